@@ -22,13 +22,13 @@ from vggc.evaluation.judge import judge
 from vggc.evaluation.localise import LocatingNet, localising_views, sightings
 from vggc.evaluation.located import Locator, PictureSights
 from vggc.evaluation.viewer import Viewer
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import seeded
 from vggc.passes.heads import with_heads
 from vggc.program import Program
 from vggc.support.source import Source
 from vggc.syntax.parse import parse
 from vggc.training.learner import TrainMachine
+from vggc_runtime.preprocessing import Preprocessing
 
 NET = """
 net both from {net}

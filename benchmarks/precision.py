@@ -35,7 +35,6 @@ from vggc.backends.torch import reference
 from vggc.compiler.calibrate import calibrate, choose_images
 from vggc.compiler.quantize import ValueRange, converted_weights
 from vggc.compiler.targets import resolve
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Conv2d, Linear, Softmax
 from vggc.ir.weights import Weights, save
@@ -45,6 +44,7 @@ from vggc.program import load
 from vggc.runtime.plans import plan_for
 from vggc.support.precision import ArtifactPrecision
 from vggc.training.run import Run
+from vggc_runtime.preprocessing import Preprocessing
 
 PRECISIONS: tuple[ArtifactPrecision, ...] = ("float32", "tf32", "float16", "bfloat16", "int8")
 OF_FLOATS: tuple[ArtifactPrecision, ...] = ("float16", "bfloat16")

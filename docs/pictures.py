@@ -23,7 +23,7 @@ from rich.text import Text
 import vggc
 from vggc.api.inspect import plan, with_sections
 from vggc.data.find import digits, find_images
-from vggc.images.marked import MarkedBox, marked
+from vggc.pictures.marked import MarkedBox, marked
 from vggc.report.heat import enlarged, heat, over, stretched
 from vggc.report.inspection import InspectOptions
 from vggc.report.inspection_page import BRIGHTEST

@@ -24,11 +24,11 @@ from vggc.api.export import export, metadata
 from vggc.api.trained import Subject, from_spec
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build, reference
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import load, seeded
 from vggc.program import Program
 from vggc.support.diagnostics import UserError
 from vggc.support.files import check_target
+from vggc_runtime.preprocessing import Preprocessing
 
 Noise = Callable[..., np.ndarray]
 

@@ -17,13 +17,13 @@ from vggc.api.run import run
 from vggc.backends.torch import reference
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import Weights, seeded
 from vggc.measure.verify import verify
 from vggc.program import Program
 from vggc.runtime.artifact import _digest, read_manifest, sound_manifest
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
+from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]
 Noise = Callable[..., np.ndarray]

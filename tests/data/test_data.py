@@ -28,11 +28,11 @@ from vggc.data.order import Order, Share, part_of
 from vggc.data.parts import Fingerprints, Part, content_of, names_of
 from vggc.data.prepare import Data, prepare
 from vggc.data.strings import Strings
-from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode, resize
 from vggc.recipe.augment import Cutmix, Mixup
 from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError
 from vggc.training.augment import flipped, mixed, shifted
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode, resize
 
 CLASSES = ("cat", "dog")
 

@@ -17,9 +17,9 @@ from vggc.data.find import find_images
 from vggc.data.listing import UNREAD, holds, images_below, is_hidden
 from vggc.data.parts import Skipped
 from vggc.data.prepare import prepare
-from vggc.images.preprocessing import FORMATS, decode
 from vggc.support.diagnostics import UserError, render
 from vggc.training.skipped import write_skipped
+from vggc_runtime.preprocessing import FORMATS, decode
 
 
 def write(path: Path, label: int = 0, kind: str = "PNG") -> None:

@@ -35,8 +35,8 @@ from vggc.data.order import Order, Share
 from vggc.data.parts import Part
 from vggc.data.prepare import prepare
 from vggc.data.shards import expanded
-from vggc.images.preprocessing import BrokenImageError
 from vggc.support.diagnostics import Diagnostic, UserError, render
+from vggc_runtime.preprocessing import BrokenImageError
 
 CLASSES = ("cat", "dog", "frog")
 Files = list[tuple[str, bytes]]

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from vggc.data.annotations.sizes import size_in
 from vggc.data.annotations.upright import frames_of, in_frames, upright
-from vggc.images.preprocessing import TURNS, BrokenImageError, decode
+from vggc_runtime.preprocessing import TURNS, BrokenImageError, decode
 
 ORIENTATIONS = st.integers(1, 8)
 

@@ -28,7 +28,6 @@ from vggc.api.train import DIGITS_RECIPE, TrainOptions, find, new_run
 from vggc.cli import cli
 from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
 from vggc.data.prepare import prepare
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import save, seeded
 from vggc.program import Program, from_zoo
 from vggc.recipe.train import TRAIN
@@ -37,6 +36,7 @@ from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training.learner import TrainMachine
 from vggc.training.run import Origin, Run, RunRecord, write_run
+from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]
 

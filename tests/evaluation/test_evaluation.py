@@ -26,12 +26,12 @@ from vggc.evaluation.judge import ImageScores, judge, num_workers
 from vggc.evaluation.reading import CHUNK, Chunk, Chunks, ImageGroup, LostImage, gathered
 from vggc.evaluation.viewer import Viewer, cut
 from vggc.evaluation.views import View, Views, places, views_of
-from vggc.images.preprocessing import Preprocessing, centre, decode, resize
 from vggc.ir.weights import Weights, seeded
 from vggc.program import Program
 from vggc.recipe.protocol import Crops, Protocol
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.training.learner import TrainMachine
+from vggc_runtime.preprocessing import Preprocessing, centre, decode, resize
 
 NET = "net small input 3x8x8 conv3-4 | pool | fc-6 norm=batch | dropout | fc-3 | softmax"
 PREPROCESSING = Preprocessing((8, 8), 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

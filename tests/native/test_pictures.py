@@ -19,8 +19,9 @@ from tests.support.aarch64 import COMPILER, MISSING, QEMU
 from tests.support.c_programs import ADDRESSES, compiled, needs_cc
 from vggc.api.trained import IMAGENET_MEAN, IMAGENET_STD, imagenet_preprocessing
 from vggc.compiler.preprocessing_table import preprocessing_initialiser
-from vggc.images.greys import Greys
-from vggc.images.preprocessing import (
+from vggc.program import from_zoo, zoo
+from vggc_runtime.greys import Greys
+from vggc_runtime.preprocessing import (
     LEAST_STD,
     MAX_ASPECT,
     MAX_PIXELS,
@@ -30,7 +31,6 @@ from vggc.images.preprocessing import (
     Preprocessing,
     target_size,
 )
-from vggc.program import from_zoo, zoo
 
 pytestmark = needs_cc
 

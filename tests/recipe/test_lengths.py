@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from vggc.api.trained import for_input
-from vggc.images.preprocessing import Preprocessing
 from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import in_proportion
 from vggc.support.source import Source
 from vggc.syntax.parse import parse
+from vggc_runtime.preprocessing import Preprocessing
 
 BASE = """
 net base

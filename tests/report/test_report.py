@@ -30,7 +30,6 @@ from tests.support.training_data import RECIPE, TINY, data, learner, module, tas
 from vggc.cli import main
 from vggc.data.crops import Framed, Framing
 from vggc.data.find import find_images
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import save, seeded
 from vggc.program import load
 from vggc.report.charts import Chart, Curve, axis_across, axis_of_values, figure, thinned
@@ -49,6 +48,7 @@ from vggc.training.progress import EpochSums, Progress
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
 from vggc.training.steps import StepTable
+from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.support.training_data import picture
-from vggc.images.preprocessing import Preprocessing
 from vggc.runtime.artifact import ArtifactEntry
 from vggc.runtime.diagnostics import BadInput
 from vggc.runtime.inputs import MAX_HEADER, read_input
 from vggc.support.diagnostics import UserError, render
+from vggc_runtime.preprocessing import Preprocessing
 
 
 def manifest(channels: int = 3, batch: int = 4) -> Any:

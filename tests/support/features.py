@@ -15,8 +15,8 @@ from vggc.features.file import (
     Provenance,
     TextColumn,
 )
-from vggc.images.preprocessing import Preprocessing
 from vggc.support.tensors import Pieces
+from vggc_runtime.preprocessing import Preprocessing
 
 PROVENANCE = Provenance(
     format=1,

@@ -8,10 +8,10 @@ import torch
 from vggc.data.crops import Framed, Framing
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays
-from vggc.images.preprocessing import Preprocessing
 from vggc.inspection.net import InspectedNet
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, seeded
+from vggc_runtime.preprocessing import Preprocessing
 
 
 def inspected(

@@ -11,10 +11,10 @@ from pathlib import Path
 from tests.support.training_data import RECIPE
 from tests.support.training_data import task as task_of
 from vggc.recipe.train import Recipe
-from vggc.support.files import sha256
 from vggc.training.progress import Event, Outcome, Progress
 from vggc.training.run import Run
 from vggc.training.session import Keeping, TrainTask, begin, fresh, proceed, resume
+from vggc_runtime.files import sha256
 
 KEEPING, KEEP_ALL = Keeping(), Keeping(every=1)
 

@@ -25,13 +25,12 @@ from vggc.support.files import (
     is_one_place,
     new_file,
     new_folder,
-    open_file,
     refuse_irreplaceable,
     replacing,
-    sha256,
     spelt,
 )
 from vggc.support.signals import Ended, raising
+from vggc_runtime.files import open_file, sha256
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
 

@@ -11,7 +11,6 @@ from typing import get_args, get_type_hints
 import pytest
 
 from vggc import __version__
-from vggc.images.preprocessing import Preprocessing
 from vggc.runtime.artifact import (
     FILES,
     FORMAT,
@@ -35,6 +34,7 @@ from vggc.support.precision import (
 )
 from vggc.support.records import MalformedError, from_json, to_json
 from vggc.training.run import RunRecord
+from vggc_runtime.preprocessing import Preprocessing
 
 MANIFEST = Manifest(
     format=FORMAT,

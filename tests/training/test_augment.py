@@ -18,11 +18,11 @@ from vggc.data.loader import Batch, TrainBatches, load, num_workers
 from vggc.data.order import Classes, Order, Share
 from vggc.data.prepare import prepare
 from vggc.data.vary import OPS, Jitter, RandomOps, Rotation, changed
-from vggc.images.preprocessing import Pixels
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.train import Recipe
 from vggc.training.augment import Targets, Weighing, changes_of, erased, erasures, window_of
 from vggc.training.learner import Learner
+from vggc_runtime.preprocessing import Pixels
 
 JITTER = ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 EVERYTHING = replace(

@@ -46,7 +46,7 @@ from vggc.data.stores import Arrays
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, StepSchedule
 from vggc.support.diagnostics import UserError
-from vggc.support.files import CannotWrite, Taken, sha256
+from vggc.support.files import CannotWrite, Taken
 from vggc.support.records import MalformedError, from_json, read_record, write_record
 from vggc.syntax.values import WrongValue
 from vggc.training import diagnostics, session
@@ -66,6 +66,7 @@ from vggc.training.run import Run, RunRecord, newest_run, place_for, write_run
 from vggc.training.session import Keeping, begin, fresh, proceed, resume
 from vggc.training.skipped import write_skipped
 from vggc.training.steps import StepTable, read_steps
+from vggc_runtime.files import sha256
 
 
 def test_the_names_of_images_that_are_left_out_are_kept(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from tests.support.training_data import RECIPE, TINY, write_images
 from vggc.api.train import RunFinished, TrainOptions, new_run, resume_run
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
 from vggc.support.diagnostics import UserError
-from vggc.support.files import sha256
 from vggc.training import diagnostics, steps
 from vggc.training.best import best_epoch, stopped_early
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone
@@ -26,6 +25,7 @@ from vggc.training.run import BEST, LAST, Moment, Run, moment_of
 from vggc.training.schedules import learning_rate
 from vggc.training.session import Keeping, proceed
 from vggc.training.steps import StepTable, line
+from vggc_runtime.files import sha256
 
 ROW = epoch_row(1, 4, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
 

@@ -22,13 +22,13 @@ from vggc.data.order import Share
 from vggc.ir.weights import load as load_weights
 from vggc.program import load
 from vggc.support.diagnostics import UserError
-from vggc.support.files import sha256
 from vggc.training.boxes import corners
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Event, Finished, Interrupted, Outcome
 from vggc.training.run import Run
 from vggc.training.session import Keeping, proceed
 from vggc.training.steps import read_steps
+from vggc_runtime.files import sha256
 
 SCR = """\
 net scr

@@ -23,7 +23,6 @@ from vggc.evaluation.images import (
     single,
 )
 from vggc.evaluation.views import Views, views_of
-from vggc.images.preprocessing import BrokenImageError, Pixels, Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.needs import TESTING
 from vggc.passes.dense import dense
@@ -38,6 +37,7 @@ from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
+from vggc_runtime.preprocessing import BrokenImageError, Pixels, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np

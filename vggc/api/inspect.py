@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from vggc.api.trained import Subject, from_run, net_in
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
-from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
 from vggc.inspection.layers import ChosenLayer, chosen_layers
@@ -23,6 +22,7 @@ from vggc.passes.inference import drop_dropout, drop_final_softmax
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.paths import absence, is_artifact, is_file, is_folder, is_run
 from vggc.training.run import Run
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
 
 if TYPE_CHECKING:
     from vggc.data.parts import Part

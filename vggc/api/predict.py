@@ -13,10 +13,10 @@ from vggc.api.run import session_of
 from vggc.data.parts import Skipped
 from vggc.evaluation import diagnostics
 from vggc.evaluation.named import GivenImage, OpenImage
-from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.paths import is_artifact, is_run
+from vggc_runtime.preprocessing import BrokenImageError
 
 if TYPE_CHECKING:
     import numpy as np

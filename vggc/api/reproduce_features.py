@@ -33,7 +33,6 @@ from vggc.api.trained import net_in
 from vggc.data.parts import Part
 from vggc.data.remote import without_secrets
 from vggc.features.pictures import PlacePictures, pictures_at
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.weights import save, seeded
 from vggc.program import Program
 from vggc.recipe.layer_names import with_weights
@@ -77,6 +76,7 @@ from vggc.support.paths import exists
 from vggc.support.source import Source
 from vggc.support.version import __version__
 from vggc.syntax.parse import parse
+from vggc_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vggc.features.read import Features

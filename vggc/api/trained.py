@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vggc.analysis.report import Report
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.ops import Shape
 from vggc.ir.weights import Weights, seeded
 from vggc.ir.weights import load as load_weights
@@ -15,6 +14,7 @@ from vggc.recipe.lengths import in_proportion
 from vggc.support.paths import is_run
 from vggc.support.precision import Precision
 from vggc.training.run import Run
+from vggc_runtime.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -19,7 +19,7 @@ from vggc.cli.options import together, weights_option
 from vggc.cli.predict import LostImages, named_images
 from vggc.evaluation import diagnostics
 from vggc.evaluation.named import Places
-from vggc.images.marked import MarkedBox, marked
+from vggc.pictures.marked import MarkedBox, marked
 from vggc.support.diagnostics import UserError
 from vggc.support.files import check_target, new_file, new_folder, refuse_full, refuse_unwritable
 from vggc.support.paths import is_run

@@ -22,13 +22,13 @@ from vggc.compiler import diagnostics
 from vggc.compiler.quantize import LARGEST, ValueRange, averaged, levels, scaled
 from vggc.data.listing import Listing, images_below
 from vggc.data.parts import Skipped
-from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.plan.plan import Plan
 from vggc.runtime.diagnostics import BadInput
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
 
 NUM_IMAGES = 300
 """How many images are read where the user does not say."""

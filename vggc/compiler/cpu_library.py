@@ -23,10 +23,10 @@ from vggc.compiler.plan_table import (
 )
 from vggc.compiler.preprocessing_table import preprocessing_initialiser
 from vggc.compiler.relax import Lowered
-from vggc.images.preprocessing import Preprocessing
 from vggc.runtime.artifact import Manifest, Target
 from vggc.support.diagnostics import UserError
 from vggc_runtime.native import prefix_of
+from vggc_runtime.preprocessing import Preprocessing
 
 NATIVE = Path(__file__).parents[1] / "native"
 """The runtime's sources in C."""

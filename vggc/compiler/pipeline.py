@@ -46,7 +46,6 @@ from vggc.compiler.quantize import (
 )
 from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
 from vggc.compiler.standalone import texts, write_standalone
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, digest, save
 from vggc.kernels.workloads import Choice, Packing, Workload, buffer_shape
@@ -83,6 +82,7 @@ from vggc.support.tvm_alone import tvm
 from vggc.support.version import __version__
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
+from vggc_runtime.preprocessing import Preprocessing
 
 StageName: TypeAlias = Literal[
     "fold",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 LEVELS = 256
 """Values of a channel of 8 bits."""

@@ -25,7 +25,7 @@ from vggc.data.stores import Arrays
 from vggc.data.strings import Strings
 from vggc.data.tar import Forwards, TarError, members
 from vggc.support.diagnostics import UserError
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -20,8 +20,8 @@ from torch.nn.functional import interpolate
 from vggc.data.parts import Part
 from vggc.data.stores import Numbers, PictureSource, UnreadableError
 from vggc.data.windows import Windows, window_of
-from vggc.images.greys import UNKNOWN, Greys
-from vggc.images.preprocessing import (
+from vggc_runtime.greys import UNKNOWN, Greys
+from vggc_runtime.preprocessing import (
     BrokenImageError,
     Opened,
     Pixels,

@@ -29,8 +29,8 @@ from vggc.data.split import PartPlace, Parts, for_training, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
-from vggc.images.preprocessing import FORMATS
 from vggc.support.diagnostics import Diagnostic, UserError
+from vggc_runtime.preprocessing import FORMATS
 
 HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""

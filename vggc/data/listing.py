@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.data.parts import Skipped
-from vggc.images.preprocessing import FORMATS
+from vggc_runtime.preprocessing import FORMATS
 
 KNOWN_AS = {
     "AVIF": ".avif .avifs",

@@ -21,9 +21,9 @@ from vggc.data.parts import (
 )
 from vggc.data.stores import Arrays
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
-from vggc.images.greys import UNKNOWN, Greys, white_of_all
-from vggc.images.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
 from vggc.support.diagnostics import UserError
+from vggc_runtime.greys import UNKNOWN, Greys, white_of_all
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
 
 ROOM = 512 * 2**20
 """Images stay in memory while all of them together take no more bytes than this."""

@@ -46,11 +46,12 @@ from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
 from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, members
-from vggc.images.preprocessing import FORMATS, BrokenImageError
 from vggc.support.diagnostics import UserError
-from vggc.support.files import cache_folder, locked, open_file, replacing
+from vggc.support.files import cache_folder, locked, replacing
 from vggc.support.records import MalformedError
 from vggc.support.tensors import Pieces, read_all, write
+from vggc_runtime.files import open_file
+from vggc_runtime.preprocessing import FORMATS, BrokenImageError
 
 FORMAT = "4"
 """The version of an index in the cache, raised when its meaning changes."""

@@ -25,7 +25,7 @@ from vggc.data.stores import Members, Numbers
 from vggc.data.strings import Strings
 from vggc.data.usual import usual_name
 from vggc.support.diagnostics import UserError
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
 
 ENDING = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)

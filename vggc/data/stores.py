@@ -17,8 +17,8 @@ import numpy.typing as npt
 from vggc.data.remote import is_url, read_ranges, reason_of
 from vggc.data.strings import CODEC, ERRORS, Strings
 from vggc.data.tar import BLOCK, checksum
-from vggc.images.preprocessing import BrokenImageError, Pixels
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
+from vggc_runtime.preprocessing import BrokenImageError, Pixels
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from vggc.data.draws import Stream
-from vggc.images.preprocessing import Pixels, pixels_of
+from vggc_runtime.preprocessing import Pixels, pixels_of
 
 PillowImage: TypeAlias = Image.Image
 Draws: TypeAlias = Sequence[float]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.data.objects import Corners, areas
-from vggc.images.preprocessing import target_size
+from vggc_runtime.preprocessing import target_size
 
 Centres: TypeAlias = npt.NDArray[np.float64]
 """Boxes (…, 4) as a net gives them: centre x, centre y, width and height, in shares of its crop."""
@@ -54,8 +54,8 @@ def window_of(place: npt.ArrayLike, whole: tuple[int, int]) -> Windows:
 
 
 def central(picture: tuple[int, int], scale: int | None, size: tuple[int, int]) -> Windows:
-    """The window (4,) of the centre crop of a size (H, W) that `vggc.images.preprocessing` takes of
-    a picture (W, H) at a scale.
+    """The window (4,) of the centre crop of a size (H, W) that `vggc_runtime.preprocessing` takes
+    of a picture (W, H) at a scale.
     """
     (across, down), (height, width) = target_size(picture, scale, size), size
     left, top = (across - width) // 2, (down - height) // 2

@@ -27,9 +27,9 @@ from vggc.data.split import for_testing
 from vggc.data.stores import Files, Given
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
-from vggc.images.preprocessing import BrokenImageError, Pixels
 from vggc.support.diagnostics import UserError
 from vggc.training.run import Run, refuse_moved
+from vggc_runtime.preprocessing import BrokenImageError, Pixels
 
 SHOWN = 5
 """Classes that are named one by one."""

@@ -18,9 +18,9 @@ from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.parts import Skipped
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
-from vggc.images.preprocessing import FORMATS
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.paths import absence
+from vggc_runtime.preprocessing import FORMATS
 
 LONGEST = 1 << 16
 """Bytes that no path has."""

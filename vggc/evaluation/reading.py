@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from vggc.data.crops import Framing, attempt
 from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers, PictureSource
-from vggc.images.preprocessing import BrokenImageError, Pixels, resize
+from vggc_runtime.preprocessing import BrokenImageError, Pixels, resize
 
 CHUNK = 8
 """Images that a worker reads at a time."""

@@ -15,7 +15,6 @@ from vggc.backends.torch import build
 from vggc.data.crops import Framing
 from vggc.evaluation import diagnostics
 from vggc.evaluation.views import View, Views, places
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
 from vggc.ir.ops import Pair, describe
 from vggc.ir.weights import Weights
@@ -26,6 +25,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.memory import memory
 from vggc.training.augment import Normaliser
 from vggc.training.learner import DTYPES, TrainMachine, in_channels_last
+from vggc_runtime.preprocessing import Preprocessing
 
 Heads: TypeAlias = dict[str, Tensor]
 """What the heads of a net give of images (N, …), by their names, in order, float32."""

@@ -13,8 +13,8 @@ from vggc.data.parts import Part, Skipped
 from vggc.data.stores import PictureSource
 from vggc.features.file import Combine
 from vggc.features.rows import RowBlock, Rows, features_of
-from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.runtime.session import Session
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
 
 SAVED_AFTER = 256
 """About so many pictures lie between two savings."""

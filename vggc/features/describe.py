@@ -20,11 +20,11 @@ from vggc.evaluation.views import Views
 from vggc.features.file import Combine
 from vggc.features.layers import FeatureNet
 from vggc.features.rows import RowBlock, features_of
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.support.diagnostics import UserError
 from vggc.training.learner import TrainMachine
+from vggc_runtime.preprocessing import Preprocessing
 
 SAVED_AFTER = {"cpu": 1e12, "cuda": 1e14}
 """About so many multiply-adds lie between two savings, some seconds."""

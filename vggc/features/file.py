@@ -29,10 +29,10 @@ import numpy.typing as npt
 from vggc.data.stores import Numbers
 from vggc.data.strings import CODEC, ERRORS
 from vggc.features import diagnostics
-from vggc.images.preprocessing import Preprocessing
 from vggc.support.diagnostics import UserError, nearest
 from vggc.support.records import to_json
 from vggc.support.tensors import Pieces, write
+from vggc_runtime.preprocessing import Preprocessing
 
 ENDINGS = (".safetensors", ".npz")
 METADATA, ABOUT = "features", "provenance"

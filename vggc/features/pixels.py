@@ -9,7 +9,7 @@ import numpy as np
 from vggc.data.parts import Part, Skipped
 from vggc.features.artifacts import prepared
 from vggc.features.rows import RowBlock, Rows, features_of
-from vggc.images.preprocessing import BrokenImageError, Preprocessing
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing
 
 BLOCK = 512
 

@@ -21,11 +21,11 @@ from vggc.features import diagnostics
 from vggc.features.file import ABOUT, METADATA, Provenance
 from vggc.ir.weights import all_finite
 from vggc.support.diagnostics import UserError, first_line, listed
-from vggc.support.files import open_file
 from vggc.support.memory import memory
 from vggc.support.paths import absence, is_file
 from vggc.support.records import MalformedError, from_json, parsed_json
 from vggc.support.tensors import DTYPES, FLOATS, PIECE, TensorFile, opened
+from vggc_runtime.files import open_file
 
 MOST_MEMBERS = 64
 MOST_HEADER = 10_000

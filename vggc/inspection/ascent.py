@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.net import InspectedNet, OnLook
+from vggc_runtime.preprocessing import Pixels
 
 SCALES = (4, 2, 1)
 """An image begins at a fourth of the resolution, so that large shapes come before small ones."""

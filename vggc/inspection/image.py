@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from vggc.images.preprocessing import Pixels, Preprocessing, resize
 from vggc.inspection.layers import PixelBox
+from vggc_runtime.preprocessing import Pixels, Preprocessing, resize
 
 
 @dataclass(frozen=True)

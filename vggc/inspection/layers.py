@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vggc.analysis.receptive import Field, receptive_fields
-from vggc.images.preprocessing import Pixels
 from vggc.inspection import diagnostics
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Activation, BatchNorm, Conv2d, PRelu, Scale, describe
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
+from vggc_runtime.preprocessing import Pixels
 
 FINISHING = BatchNorm | Scale | Activation | PRelu
 """What is still of a layer where it stands behind it and nobody else reads that layer."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from vggc.backends.torch import TorchNet, build
-from vggc.images.preprocessing import Pixels, Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.passes.dense import peak
 from vggc.training.augment import Normaliser
 from vggc.training.learner import in_channels_last
+from vggc_runtime.preprocessing import Pixels, Preprocessing
 
 OnLook: TypeAlias = Callable[[int, int], None]
 """Is told how much of how much has been looked at."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.net import InspectedNet, MapValues, OnLook, batch_of
+from vggc_runtime.preprocessing import Pixels
 
 GREY = 128.0
 """The value of what is covered, in each channel."""

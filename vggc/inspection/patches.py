@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vggc.data.crops import Cut, Framed
 from vggc.data.stores import Numbers
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.layers import MapLayer, PixelBox
 from vggc.inspection.net import InspectedNet, MapValues, OnLook, batch_of
+from vggc_runtime.preprocessing import Pixels
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.layers import MapLayer
 from vggc.inspection.net import InspectedNet, MapValues, OnLook, batch_of
+from vggc_runtime.preprocessing import Pixels
 
 NOISE = 0.15
 """The deviation of SmoothGrad's noise, as a share of the range of the image's values.

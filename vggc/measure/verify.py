@@ -19,7 +19,6 @@ from vggc.compiler.choose import rebuilt
 from vggc.compiler.diagnostics import GivenInVain
 from vggc.compiler.packing import unpack
 from vggc.data.parts import Skipped
-from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.ir.weights import Weights, digest, load, seeded
@@ -46,6 +45,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""

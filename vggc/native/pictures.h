@@ -1,4 +1,4 @@
-/* From a picture to the input of a net, by the rules of vggc/images/preprocessing.py. */
+/* From a picture to the input of a net, by the rules of vggc_runtime/preprocessing.py. */
 #ifndef VGGC_PICTURES_H
 #define VGGC_PICTURES_H
 

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from vggc.api import localise as localisations
 from vggc.api.localise import Localised, LocalisedObject, LocaliseOptions
 from vggc.evaluation.diagnostics import UnreadableImage
-from vggc.images.marked import MarkedBox, marked
+from vggc.pictures.marked import MarkedBox, marked
 from vggc.python.run import TrainingRun
 from vggc.support.diagnostics import UserError, printable
 from vggc.support.processors import limit_threads

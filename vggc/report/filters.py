@@ -8,9 +8,9 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from vggc.images.preprocessing import IMAGE_CHANNELS, Pixels
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Conv2d
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Pixels
 
 MOST = 256
 """Filters that are shown: those of nearly all nets, and a picture of bounded size."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.layers import PixelBox
+from vggc_runtime.preprocessing import Pixels
 
 FloatMap: TypeAlias = npt.NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from vggc.data.objects import Corners
-from vggc.images.marked import MarkedBox, MarkLook, marked
-from vggc.images.preprocessing import Pixels
+from vggc.pictures.marked import MarkedBox, MarkLook, marked
+from vggc_runtime.preprocessing import Pixels
 
 if TYPE_CHECKING:
     from vggc.training.judgement import MissedBox

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vggc.images.preprocessing import Pixels
 from vggc.inspection.layers import MapLayer
 from vggc.ir.ops import describe
 from vggc.report import images
@@ -28,6 +27,7 @@ from vggc.report.page import Section, drawn_table, filter_sheet, framed, mark_of
 from vggc.report.words import counted, percent, rounded
 from vggc.support.sheet import Sheet
 from vggc.training.run import Run
+from vggc_runtime.preprocessing import Pixels
 
 if TYPE_CHECKING:
     from vggc.inspection.ascent import ClassImage

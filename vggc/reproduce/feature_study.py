@@ -20,15 +20,16 @@ from PIL import Image
 
 from vggc.data.parts import CHUNK, Images, Part
 from vggc.data.stores import Numbers, PictureSource
-from vggc.images.preprocessing import FORMATS, BrokenImageError
 from vggc.reproduce import diagnostics
 from vggc.reproduce.feature_tables import FeatureColumn, FeatureLine, FeatureSet, Learnt
 from vggc.reproduce.study import RECORD
 from vggc.support.diagnostics import UserError
-from vggc.support.files import new_folder, open_file, refuse_full
+from vggc.support.files import new_folder, refuse_full
 from vggc.support.paths import exists, is_folder, is_run
 from vggc.support.records import MalformedError, read_record, write_record
 from vggc.training.run import Run
+from vggc_runtime.files import open_file
+from vggc_runtime.preprocessing import FORMATS, BrokenImageError
 
 Half = Literal["known", "other"]
 

@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
 from vggc.ir.needs import Need
 from vggc.layers.elaborate import elaborate
@@ -26,12 +25,13 @@ from vggc.runtime import diagnostics
 from vggc.runtime.archs import ARCH, Capability, capability, is_specific
 from vggc.support.batches import MAX_BATCH, MAX_BATCHES
 from vggc.support.diagnostics import UserError
-from vggc.support.files import sha256
 from vggc.support.paths import MANIFEST, absence, exists, is_file, is_folder
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import MalformedError, from_json, read_json, to_json
 from vggc.support.version import __version__
 from vggc.syntax.parse import parse, read_source
+from vggc_runtime.files import sha256
+from vggc_runtime.preprocessing import Preprocessing
 
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 6

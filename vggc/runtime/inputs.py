@@ -14,13 +14,13 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggc.images.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size, decode
 from vggc.ir.ops import describe
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Manifest
 from vggc.support.diagnostics import UserError
-from vggc.support.files import open_file
 from vggc.support.paths import absence, is_file
+from vggc_runtime.files import open_file
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size, decode
 
 MAX_BYTES = 1 << 30
 

@@ -14,7 +14,7 @@ import struct
 from io import BufferedReader
 from pathlib import Path
 
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SEGMENT = struct.Struct("<IIQQQQQQ")

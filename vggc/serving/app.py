@@ -20,7 +20,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from vggc.images.preprocessing import BrokenImageError
 from vggc.serving import protocol
 from vggc.serving.bodies import Bodies, Refused, file_in
 from vggc.serving.crew import ServerCrew
@@ -30,6 +29,7 @@ from vggc.serving.openapi import openapi
 from vggc.serving.protocol import BadRequest
 from vggc.serving.queue import NetAnswer, NetOutputs, QueueClosed, QueueFull
 from vggc.support.diagnostics import CheckFailed, UserError, did_you_mean
+from vggc_runtime.preprocessing import BrokenImageError
 
 log = logging.getLogger("vggc.serving")
 

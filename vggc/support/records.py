@@ -10,8 +10,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vggc.support.files import open_file, replacing
+from vggc.support.files import replacing
 from vggc.support.precision import PRECISION_TYPES, precision_name
+from vggc_runtime.files import open_file
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""

@@ -21,10 +21,10 @@ from vggc.data.loader import Batch, crop_draws, draws_of
 from vggc.data.order import Order
 from vggc.data.stores import Numbers
 from vggc.data.vary import Jitter, RandomOps, Rotation, Variation
-from vggc.images.preprocessing import Preprocessing
 from vggc.recipe.augment import Erasing
 from vggc.recipe.train import Recipe
 from vggc.training.boxes import ObjectsSeen
+from vggc_runtime.preprocessing import Preprocessing
 
 GREATEST = 255.0
 

@@ -18,10 +18,10 @@ from vggc.data.loader import CropObjects, ValBatches, load, num_workers
 from vggc.data.objects import Corners, overlaps
 from vggc.data.stores import Numbers
 from vggc.data.windows import clipped, corners_of, to_picture
-from vggc.images.preprocessing import Pixels, Preprocessing
 from vggc.training.augment import Normaliser
 from vggc.training.objective import CLASSIFYING, Objective, boxes_of
 from vggc.training.prefetch import prefetched
+from vggc_runtime.preprocessing import Pixels, Preprocessing
 
 Floats = npt.NDArray[np.float64]
 

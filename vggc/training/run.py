@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.data.parts import Fingerprints
-from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.ir.graph import Graph
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
@@ -35,6 +34,7 @@ from vggc.syntax.values import MAX_SIDE
 from vggc.training import diagnostics
 from vggc.training.best import said
 from vggc.training.progress import Epoch, Progress
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 NET = "net.vgg"
 RUNS = Path("runs")

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from vggc.support.diagnostics import UserError
-from vggc.support.files import CannotWrite, open_file
+from vggc.support.files import CannotWrite
 from vggc.training.progress import StepRow
+from vggc_runtime.files import open_file
 
 NAME = "steps.csv"
 COLUMNS = tuple(field.name for field in fields(StepRow))

@@ -28,7 +28,7 @@ from tvm.s_tir.meta_schedule.database import TuningRecord, Workload
 
 from vggc.kernels.workloads import Choice
 from vggc.support.diagnostics import UserError
-from vggc.support.files import CannotWrite, cache_folder, open_file, open_lock, replacing
+from vggc.support.files import CannotWrite, cache_folder, open_lock, replacing
 from vggc.support.tvm_alone import tvm
 from vggc.tuning import diagnostics
 from vggc.tuning.space import (
@@ -45,6 +45,7 @@ from vggc.tuning.space import (
     placeholder,
     without_code,
 )
+from vggc_runtime.files import open_file
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 from vggc.data.annotations.described import MAX_NAME, NO_ANNOTATION, AnnotationError
 from vggc.data.listing import images_below, walk
 from vggc.data.parts import Skipped
-from vggc.images.preprocessing import FORMATS
+from vggc_runtime.preprocessing import FORMATS
 
 DEEP = 4
 """Parts of a path that count where only its end is known."""

@@ -28,7 +28,7 @@ from vggc.data.listing import ending_of, folders_in, has_images, holds, is_image
 from vggc.data.split import DEPTH, NamedPart, PartPlace, Parts, shown
 from vggc.data.usual import USUAL, roles_of, usual_name, words_of
 from vggc.support.diagnostics import UserError
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
 
 PICTURES = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures")
 ANNOTATIONS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from vggc.data.annotations.described import in_threads
-from vggc.images.preprocessing import FORMATS, BrokenImageError, orientation, reason
-from vggc.support.files import open_file
+from vggc_runtime.files import open_file
+from vggc_runtime.preprocessing import FORMATS, BrokenImageError, orientation, reason
 
 Lying: TypeAlias = tuple[int, int, int]
 """Width and height as a file has them, and the orientation in which they are to be shown."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vggc.data.objects import Corners
 from vggc.data.stores import Numbers
-from vggc.images.preprocessing import ON_THEIR_SIDE
+from vggc_runtime.preprocessing import ON_THEIR_SIDE
 
 Sizes: TypeAlias = npt.NDArray[np.float64]
 """Widths and heights (N, 2)."""

@@ -17,8 +17,8 @@ from PIL.ExifTags import Base
 from vggc.data.crops import Cut
 from vggc.data.find import find_images
 from vggc.data.prepare import Data, prepare
-from vggc.images.greys import UNKNOWN, Greys
-from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
+from vggc_runtime.greys import UNKNOWN, Greys
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
 
 TWELVE = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 """Each value of twelve bits."""

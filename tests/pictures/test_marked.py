@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vggc.images.marked import COLOURS, MarkedBox, marked
+from vggc.pictures.marked import COLOURS, MarkedBox, marked
 
 EDGES = st.floats(-3, 9, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""From an image file to what a net is given. Imports no torch: inference repeats it."""
+"""From an image file to what a net is given, in training as where it is deployed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from PIL import Image, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vggc.images.greys import (
+from vggc_runtime.files import open_file
+from vggc_runtime.greys import (
     KINDS,
     OVER,
     SIXTEEN_BITS,
@@ -27,7 +28,6 @@ from vggc.images.greys import (
     white_by_the_file,
     white_of_one,
 )
-from vggc.support.files import open_file
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggc.images.preprocessing import Pixels, resize, target_size
+from vggc_runtime.preprocessing import Pixels, resize, target_size
 
 SIZES = ((40, 39), (40, 80), (40, 81), (200, 40), (20, 100), (24, 700))
 """Widths and heights; from 13 on Pillow begins with the columns of those that lose most height."""

@@ -1,1 +1,0 @@
-"""How a picture becomes the input of a net."""
