@@ -31,7 +31,7 @@ from vggc.runtime.artifact import Target
 from vggc.runtime.plans import plan_for
 from vggc.support.batches import parse_batches
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision
-from vggc.support.processors import num_cores
+from vggc_runtime.processors import num_cores
 
 
 def costs(may: Allotment) -> tuple[float, ...]:

@@ -22,7 +22,8 @@ from vggc import __version__
 from vggc.ir import needs
 from vggc.ir.needs import Need, compiling
 from vggc.program import load
-from vggc.runtime.artifact import WEIGHTS, spec_graph
+from vggc.runtime.artifact import spec_graph
+from vggc_runtime.manifest import WEIGHTS
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 OTHER_CPU = ("--mcpu", "znver4")

@@ -35,7 +35,7 @@ from saving import save
 
 from vggc import __version__
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_cores
+from vggc_runtime.processors import num_cores
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
 BATCHES = (1, 4, 16)

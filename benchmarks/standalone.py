@@ -27,10 +27,11 @@ from tests.support.standalone import Driver, StandaloneNet
 from tests.support.virtual_machine import MachineNet
 from vggc.compiler.memory import lifetimes, placed
 from vggc.program import zoo
-from vggc.runtime.artifact import WEIGHTS, Manifest
+from vggc.runtime.artifact import Manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
+from vggc_runtime.manifest import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 MUSL = "musl-gcc"

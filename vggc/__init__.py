@@ -12,7 +12,7 @@ imported before it is used.
 
 from importlib import import_module
 
-from vggc.support.version import __version__ as __version__
+from vggc_runtime.version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

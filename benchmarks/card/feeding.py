@@ -10,12 +10,13 @@ from typing import Any, get_args
 
 from card.making import BundleError
 from vggc.kernels.workloads import Choice, Workload
-from vggc.support.records import MAX_BYTES, MalformedError, from_json
+from vggc.support.records import from_json
 from vggc.support.tvm_alone import tvm
 from vggc.tuning.database import FAILED, opened
 from vggc.tuning.machines import TunedCard, tuned_card
 from vggc.tuning.revision import revision
 from vggc.tuning.space import Task, canonical
+from vggc_runtime.json_file import MAX_BYTES, MalformedError
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Workload)}
 OWN_FAULTS = ("WrongKernel", "DriverError", "the process ended")

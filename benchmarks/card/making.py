@@ -82,8 +82,8 @@ from vggc.runtime.plans import plan_for
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
-from vggc.support.version import __version__
 from vggc.tuning.revision import revision
+from vggc_runtime.version import __version__
 
 EMULATED_DRIVER = ROOT / "tests" / "support" / "driver_on_cpu.cpp"
 MIB = 1 << 20

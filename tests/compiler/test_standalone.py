@@ -44,11 +44,12 @@ from vggc.compiler.plan_table import (
     symbols,
 )
 from vggc.compiler.targets import resolve
-from vggc.runtime.artifact import WEIGHTS, read_manifest
+from vggc.runtime.artifact import read_manifest
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
+from vggc_runtime.manifest import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 

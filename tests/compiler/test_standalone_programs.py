@@ -23,9 +23,10 @@ from tests.support.c_programs import WARNINGS, printed
 from tests.support.nets import TINY
 from tests.support.standalone import artifact
 from tests.support.virtual_machine import outputs_by_machine
-from vggc.runtime.artifact import WEIGHTS, read_manifest
+from vggc.runtime.artifact import read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
+from vggc_runtime.manifest import WEIGHTS
 
 MOST_BYTES = 200_000
 """Of a static program of a small net."""

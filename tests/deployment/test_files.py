@@ -23,7 +23,7 @@ from vggc.deployment.requirements import CUDA, RUNTIME, SERVER, installed
 from vggc.deployment.triton import triton_files
 from vggc.runtime.artifact import Target, read_manifest, sound_manifest
 from vggc.support.diagnostics import UserError
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 Make = Callable[..., Path]
 

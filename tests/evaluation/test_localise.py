@@ -22,10 +22,11 @@ from vggc.evaluation.localise import LocatingNet, localising_views, sightings
 from vggc.evaluation.located import Locator, PictureSights, mean_probabilities, upright
 from vggc.evaluation.reading import LostImage
 from vggc.evaluation.viewer import Viewer
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.training.learner import TrainMachine
+from vggc_runtime.outputs import HeadKind
 from vggc_runtime.preprocessing import Pixels, Preprocessing
 
 CPU, DEVICE = TrainMachine("cpu", "float32"), torch.device("cpu")

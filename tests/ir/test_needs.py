@@ -14,9 +14,10 @@ from tests.support.nets import program
 from vggc.ir import needs
 from vggc.ir.needs import Need
 from vggc.program import load
-from vggc.runtime.artifact import WEIGHTS, require_memory
+from vggc.runtime.artifact import require_memory
 from vggc.support.diagnostics import UserError
 from vggc.support.memory import free_memory
+from vggc_runtime.manifest import WEIGHTS
 
 ALL = (
     *needs.EXPORTS.values(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.c_programs import compiled, needs_cc, printed
-from vggc.support.processors import num_cores, num_processors, quota
+from vggc_runtime.processors import num_cores, num_processors, quota
 
 SOURCE = Path(__file__).with_name("threads_driver.c")
 COMPILERS = [path for name in ("gcc", "clang", "musl-gcc") if (path := shutil.which(name))]

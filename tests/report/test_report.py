@@ -40,7 +40,6 @@ from vggc.report.images import thumbnail
 from vggc.report.page import STYLE, _classes
 from vggc.report.words import duration, percent
 from vggc.support.diagnostics import UserError
-from vggc.support.records import read_json
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
@@ -48,6 +47,7 @@ from vggc.training.progress import EpochSums, Progress
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
 from vggc.training.steps import StepTable
+from vggc_runtime.json_file import read_json
 from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from vggc.runtime.affinity import apart
-from vggc.support.processors import first_of_each_core
+from vggc_runtime.processors import first_of_each_core
 
 T = TypeVar("T")
 CORES = first_of_each_core()

@@ -35,9 +35,10 @@ from vggc.runtime.cpu_session import CpuSession
 from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
-from vggc.support.records import MalformedError, from_json
+from vggc.support.records import from_json
 from vggc.support.tensors import read_all
 from vggc.syntax.format import format_net
+from vggc_runtime.json_file import MalformedError
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]

@@ -21,8 +21,9 @@ from vggc.measure.verify import verify
 from vggc.runtime.artifact import FILES, Manifest, entry
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.records import MalformedError, from_json
+from vggc.support.records import from_json
 from vggc.support.tensors import read_all
+from vggc_runtime.json_file import MalformedError
 
 Make = Callable[..., Path]
 Here = Callable[..., tuple[object, str, str]]

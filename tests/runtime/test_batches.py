@@ -22,16 +22,16 @@ from vggc.compiler.buckets import fewest_images
 from vggc.ir import needs
 from vggc.ir.weights import seeded
 from vggc.program import Program
-from vggc.runtime.artifact import WEIGHTS, require_memory, sound_manifest
+from vggc.runtime.artifact import require_memory, sound_manifest
 from vggc.runtime.cpu_session import CpuSession
 from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.session import Session
 from vggc.support.batches import checked_batches, parse_batches
 from vggc.support.diagnostics import UserError, render
-from vggc.support.paths import MANIFEST
 from vggc.support.records import write_record
 from vggc.support.tensors import read_all
 from vggc.support.tvm_alone import tvm
+from vggc_runtime.manifest import MANIFEST, WEIGHTS
 from vggc_runtime.native import NativeStep
 
 Make = Callable[..., Path]

@@ -25,9 +25,9 @@ from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.program import load
 from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import LARGE_PAGE, large_pages, read_in_place
-from vggc.support.processors import num_cores
-from vggc.support.records import MalformedError
 from vggc.support.tensors import ALIGNMENT
+from vggc_runtime.json_file import MalformedError
+from vggc_runtime.processors import num_cores
 
 MB = 10**6
 

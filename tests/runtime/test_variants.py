@@ -16,11 +16,11 @@ from tests.support.machine_code import cubins, disassembler, instructions, is_pr
 from tests.support.variants import ARCHS, BATCHES, compile_variants
 from vggc.compiler.choose import rebuilt
 from vggc.measure.estimates import estimate
-from vggc.runtime.artifact import LIBRARY, SPEC, Manifest, own_weight, read_manifest
+from vggc.runtime.artifact import SPEC, Manifest, own_weight, read_manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import MANIFEST
 from vggc.support.records import from_json, to_json
+from vggc_runtime.manifest import LIBRARY, MANIFEST
 
 pytestmark = [pytest.mark.slow, needs_compilers]
 

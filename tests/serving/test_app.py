@@ -26,11 +26,12 @@ from tests.support.nets import compile_net, program
 from tests.support.served import LARGEST_BODY, PATIENCE, BlockedNet, app_of, png, served
 from vggc.api.evaluate import EvalOptions
 from vggc.api.predict import predictor_of
-from vggc.api.run import best_classes, run, session_of
+from vggc.api.run import run, session_of
 from vggc.serving.model import ServedModel, open_model
 from vggc.serving.queue import ModelQueue
 from vggc.serving.server import listening, named_artifacts
 from vggc.support.diagnostics import UserError
+from vggc_runtime.outputs import best_classes
 
 Make = Callable[..., Path]
 SHAPE = (3, 16, 16)

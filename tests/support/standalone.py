@@ -14,10 +14,11 @@ from tests.support.nets import program
 from vggc.api.trained import from_spec
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import on_threads, resolve
-from vggc.runtime.artifact import WEIGHTS, Target, read_manifest
+from vggc.runtime.artifact import Target, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
+from vggc_runtime.manifest import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 DRIVER = Path(__file__).with_name("standalone.c")

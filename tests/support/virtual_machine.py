@@ -17,10 +17,11 @@ from vggc.compiler.choose import rebuilt
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.relax import lower
 from vggc.runtime.affinity import apart
-from vggc.runtime.artifact import WEIGHTS, Manifest, main_function, read_manifest
+from vggc.runtime.artifact import Manifest, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
 from vggc.support.arrays import Array
 from vggc.support.tvm_alone import VirtualMachine, tvm
+from vggc_runtime.manifest import WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from vggc import __version__
-from vggc.runtime.artifact import (
-    FILES,
-    FORMAT,
-    FORMAT_VERSION,
-    ArtifactEntry,
-    FileEntry,
-    Manifest,
-    Output,
-    Target,
-    read_manifest,
-)
+from vggc.runtime.artifact import FILES, ArtifactEntry, Manifest, Target, read_manifest
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import (
     ARTIFACT_PRECISIONS,
@@ -32,8 +22,11 @@ from vggc.support.precision import (
     TrainPrecision,
     parse_precision,
 )
-from vggc.support.records import MalformedError, from_json, to_json
+from vggc.support.records import from_json, to_json
 from vggc.training.run import RunRecord
+from vggc_runtime.json_file import MalformedError
+from vggc_runtime.manifest import FORMAT, FORMAT_VERSION, FileEntry
+from vggc_runtime.outputs import Output
 from vggc_runtime.preprocessing import Preprocessing
 
 MANIFEST = Manifest(

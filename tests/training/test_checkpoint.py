@@ -47,7 +47,7 @@ from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugmen
 from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, StepSchedule
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, Taken
-from vggc.support.records import MalformedError, from_json, read_record, write_record
+from vggc.support.records import from_json, read_record, write_record
 from vggc.syntax.values import WrongValue
 from vggc.training import diagnostics, session
 from vggc.training.checkpoint import checkpoints, save_tensors
@@ -67,6 +67,7 @@ from vggc.training.session import Keeping, begin, fresh, proceed, resume
 from vggc.training.skipped import write_skipped
 from vggc.training.steps import StepTable, read_steps
 from vggc_runtime.files import sha256
+from vggc_runtime.json_file import MalformedError
 
 
 def test_the_names_of_images_that_are_left_out_are_kept(tmp_path: Path) -> None:

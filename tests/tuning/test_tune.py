@@ -38,7 +38,6 @@ from vggc.program import load
 from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.plans import plan_for
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_cores
 from vggc.tuning import database as databases
 from vggc.tuning import measure, remote, revision, space, tuner
 from vggc.tuning.database import (
@@ -67,6 +66,7 @@ from vggc.tuning.search import TRUSTED, neighbours, proposals
 from vggc.tuning.space import Space, Task, canonical, choice_of
 from vggc.tuning.tuner import TunedLayer, TuningProgress, layers_of, tune
 from vggc.tuning.workers import Crew, Died, Failed
+from vggc_runtime.processors import num_cores
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 BF16 = Conv(

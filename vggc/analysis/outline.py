@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 from vggc.analysis.report import Report, Row
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
+from vggc_runtime.outputs import HeadKind
 
 MAX_PERIOD = 12
 """How many items in a row are looked at as one that repeats."""

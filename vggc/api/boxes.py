@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vggc.data.objects import Corners
     from vggc.passes.dense import Positions
-    from vggc.runtime.artifact import Manifest, Output
+    from vggc.runtime.artifact import Manifest
     from vggc.support.arrays import Array
+    from vggc_runtime.outputs import Output
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vggc.program import Program
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
 from vggc.support.files import check_target, new_file
 from vggc.support.paths import is_artifact
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 METADATA = "metadata.json"
 """The extra file of a torch.export program."""

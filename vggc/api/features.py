@@ -38,7 +38,7 @@ from vggc.support.files import (
     replacing,
 )
 from vggc.support.paths import is_artifact, is_run
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 if TYPE_CHECKING:
     from vggc.features.file import (

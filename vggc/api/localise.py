@@ -39,7 +39,7 @@ from vggc.evaluation.images import (
     single,
 )
 from vggc.evaluation.views import Views
-from vggc.ir.graph import BOX, Graph, HeadKind
+from vggc.ir.graph import BOX, Graph
 from vggc.ir.needs import TESTING
 from vggc.ir.ops import describe
 from vggc.passes.dense import ON_THE_CENTRE, dense
@@ -48,6 +48,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_artifact, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.training.run import Run
+from vggc_runtime.outputs import HeadKind
 from vggc_runtime.preprocessing import BrokenImageError, decode
 
 if TYPE_CHECKING:

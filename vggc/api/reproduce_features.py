@@ -74,9 +74,9 @@ from vggc.reproduce.layout import Laid
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import exists
 from vggc.support.source import Source
-from vggc.support.version import __version__
 from vggc.syntax.parse import parse
 from vggc_runtime.preprocessing import Preprocessing
+from vggc_runtime.version import __version__
 
 if TYPE_CHECKING:
     from vggc.features.read import Features

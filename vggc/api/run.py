@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from vggc.support.diagnostics import CheckFailed
 if TYPE_CHECKING:
     from vggc.data.objects import Corners
     from vggc.passes.dense import Positions
-    from vggc.runtime.artifact import Manifest, Output
+    from vggc.runtime.artifact import Manifest
     from vggc.runtime.session import Session
     from vggc.support.arrays import Array
+    from vggc_runtime.outputs import Output
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,3 @@ def session_of(artifact: Path, threads: int | None = None, *, mapped: bool = Fal
 
     require_memory(artifact, RUNNING)
     return Session.load(artifact, threads, mapped=mapped)
-
-
-def best_classes(
-    values: Array, class_name: Callable[[int], str], top: int
-) -> list[tuple[str, float]]:
-    """The names of the `top` classes with the greatest values, and the values, greatest first."""
-    best = values.ravel().argsort()[::-1][:top]
-    return [(class_name(int(index)), float(values.ravel()[index])) for index in best]

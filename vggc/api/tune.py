@@ -14,7 +14,7 @@ from vggc.api.trained import net_of, resized
 from vggc.ir.needs import TUNING
 from vggc.program import Program
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.processors import num_cores
+from vggc_runtime.processors import num_cores
 
 if TYPE_CHECKING:
     from vggc.runtime.artifact import Target

@@ -35,7 +35,7 @@ from vggc.ir.ops import (
 )
 from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 OPSET = 17
 IR_VERSION = 8

@@ -17,7 +17,7 @@ from vggc.cli.arguments import refuse_empty
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.paths import exists
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 TOO_LITTLE = "this machine has too little memory for that"
@@ -129,7 +129,7 @@ def main() -> None:
 def ended_with() -> int:
     """Runs the command line; its exit code."""
     from vggc.cli import console
-    from vggc.support.processors import limit_threads
+    from vggc_runtime.processors import limit_threads
 
     try:
         limit_threads()

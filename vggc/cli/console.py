@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vggc.cli.sheet import fitted
-from vggc.support.diagnostics import Diagnostic, printable, render
+from vggc.support.diagnostics import Diagnostic, render
 from vggc.support.sheet import Sheet
+from vggc_runtime.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -31,8 +31,8 @@ from vggc.cli.options import (
     workers_option,
 )
 from vggc.cli.skipped import told
-from vggc.support.diagnostics import in_line
 from vggc.support.precision import TrainPrecision
+from vggc_runtime.text import in_line
 
 if TYPE_CHECKING:
     from vggc.cli.eval_tables import RunScores

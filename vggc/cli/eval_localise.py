@@ -21,8 +21,8 @@ from vggc.api.score_table import scales_told
 from vggc.cli import console
 from vggc.cli.eval import progress
 from vggc.cli.skipped import told
-from vggc.support.diagnostics import in_line
 from vggc.support.sheet import Sheet
+from vggc_runtime.text import in_line
 
 if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled

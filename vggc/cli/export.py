@@ -11,7 +11,8 @@ import click
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, weights_option
 from vggc.ir.ops import describe
-from vggc.support.diagnostics import in_command, in_line
+from vggc.support.diagnostics import in_command
+from vggc_runtime.text import in_line
 
 if TYPE_CHECKING:
     from vggc.api.deploy import DeployFormat

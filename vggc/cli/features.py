@@ -23,9 +23,9 @@ from vggc.cli.eval import progress, protocol_options
 from vggc.cli.skipped import told
 from vggc.data.parts import Skipped
 from vggc.features.partial import journal_path
-from vggc.support.diagnostics import in_line
 from vggc.support.paths import exists
 from vggc.support.precision import TrainPrecision
+from vggc_runtime.text import in_line
 
 if TYPE_CHECKING:
     from vggc.features.file import Combine

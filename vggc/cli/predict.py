@@ -17,10 +17,8 @@ import click
 
 from vggc.api.evaluate import EvalOptions, EvalPlan, ProtocolName, Seen
 from vggc.api.predict import predictor_of
-from vggc.api.run import best_classes
 from vggc.api.score_table import scales, ways
 from vggc.cli import console
-from vggc.cli.best import best_lines
 from vggc.cli.eval import progress, protocol_options
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
@@ -29,6 +27,7 @@ from vggc.evaluation.named import NamedImage, Places, listed
 from vggc.support.diagnostics import MAX_REPORTED, UserError
 from vggc.support.files import check_target, is_one_place, new_file
 from vggc.support.precision import TrainPrecision
+from vggc_runtime.outputs import best_classes, best_lines
 
 STREAM = "-"
 """What stands for standard input and output."""

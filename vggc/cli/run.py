@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, assert_never
 import click
 
 from vggc.api.boxes import box_name, merged_boxes
-from vggc.api.run import RunResult, best_classes, run
+from vggc.api.run import RunResult, run
 from vggc.cli import console
-from vggc.cli.best import best_lines
 from vggc.cli.options import THREADS_HERE
 from vggc.ir.ops import describe
+from vggc_runtime.outputs import best_classes, best_lines
 
 if TYPE_CHECKING:
     from vggc.data.objects import Corners
-    from vggc.runtime.artifact import Manifest, Output
+    from vggc.runtime.artifact import Manifest
+    from vggc_runtime.outputs import Output
 
 
 @click.command("run")

@@ -15,8 +15,8 @@ from vggc.ir.ops import describe
 from vggc.serving.diagnostics import ServerMissing
 from vggc.support import signals
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_cores
 from vggc.support.sheet import Sheet
+from vggc_runtime.processors import num_cores
 
 if TYPE_CHECKING:
     import socket

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vggc.data.parts import Skipped
-from vggc.support.diagnostics import in_line
+from vggc_runtime.text import in_line
 
 SHOWN = 20
 """Images that are named one by one; the others are only counted."""

@@ -119,7 +119,7 @@ def _side_by_side(nets: list[SummarisedNet]) -> None:
 
     from vggc.cli.comparison import NetComparison, compare, drawn, parts
     from vggc.cli.summary_text import totals_by_net
-    from vggc.support.diagnostics import printable
+    from vggc_runtime.text import printable
 
     stdout = console.stdout()
     marked = not stdout.is_terminal or stdout.is_dumb_terminal

@@ -26,7 +26,7 @@ from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION, device_option, workers
 from vggc.cli.skipped import told
 from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
-from vggc.support.diagnostics import CheckFailed, in_command, in_line, render
+from vggc.support.diagnostics import CheckFailed, in_command, render
 from vggc.support.memory import keep_memory
 from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
@@ -45,6 +45,7 @@ from vggc.training.progress import (
     StepsNotWritten,
     Stopped,
 )
+from vggc_runtime.text import in_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -17,7 +17,7 @@ from vggc.cli import console
 from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.support import signals
 from vggc.support.precision import ArtifactPrecision
-from vggc.support.processors import num_cores
+from vggc_runtime.processors import num_cores
 
 if TYPE_CHECKING:
     from vggc.api.tune import TuningPlan

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vggc.runtime.cpu_info import instructions
-from vggc.support.control_groups import ROOT
 from vggc.support.memory import memory
-from vggc.support.processors import num_cores, num_processors
-from vggc.support.version import __version__
+from vggc_runtime.control_groups import ROOT
+from vggc_runtime.processors import num_cores, num_processors
+from vggc_runtime.version import __version__
 
 PACKAGES = (
     *("torch", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy", "safetensors"),

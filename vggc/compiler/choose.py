@@ -12,12 +12,12 @@ from vggc.compiler.packing import packings
 from vggc.compiler.relax import KernelOf, PlannedCalls, weight_types, with_kernels
 from vggc.compiler.targets import tvm_target
 from vggc.kernels.workloads import Choice, Workload
-from vggc.runtime.artifact import WEIGHTS, KernelEntry, Manifest, Target
+from vggc.runtime.artifact import KernelEntry, Manifest, Target
 from vggc.runtime.diagnostics import NoArtifact
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError, first_line
-from vggc.support.paths import MANIFEST
 from vggc.support.tensors import DTYPES, opened
+from vggc_runtime.manifest import MANIFEST, WEIGHTS
 
 TimesOf: TypeAlias = Callable[[Workload, float], Mapping[Choice, float]]
 """The seconds of a workload's choices, of those that add so much relative error at most, as far as

@@ -56,11 +56,7 @@ from vggc.plan.verify import verify_plan
 from vggc.recipe.edit import alone
 from vggc.runtime.artifact import (
     FILES,
-    FORMAT,
-    FORMAT_VERSION,
-    LIBRARY,
     SPEC,
-    WEIGHTS,
     ArtifactEntry,
     ChosenBy,
     KernelEntry,
@@ -74,15 +70,16 @@ from vggc.runtime.artifact import (
 from vggc.runtime.plans import pools, reduced, with_stored
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
-from vggc.support.paths import MANIFEST, STANDALONE
+from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import write_record
 from vggc.support.tensors import Pieces
 from vggc.support.tvm_alone import tvm
-from vggc.support.version import __version__
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
+from vggc_runtime.manifest import FORMAT, FORMAT_VERSION, LIBRARY, MANIFEST, WEIGHTS
 from vggc_runtime.preprocessing import Preprocessing
+from vggc_runtime.version import __version__
 
 StageName: TypeAlias = Literal[
     "fold",

@@ -15,9 +15,10 @@ from vggc.compiler import diagnostics
 from vggc.compiler.cpu_library import NATIVE, CpuLibrary, cpu_of
 from vggc.compiler.link import LinkError, call, tool, workspace
 from vggc.ir.ops import describe
-from vggc.runtime.artifact import Manifest, Output
+from vggc.runtime.artifact import Manifest
 from vggc.support.diagnostics import UserError
-from vggc.support.version import __version__
+from vggc_runtime.outputs import Output
+from vggc_runtime.version import __version__
 
 
 def write_standalone(

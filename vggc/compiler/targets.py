@@ -14,8 +14,8 @@ from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
 from vggc.support.precision import ArtifactPrecision
-from vggc.support.processors import num_cores
 from vggc.support.tvm_alone import tvm
+from vggc_runtime.processors import num_cores
 
 
 class UnknownTarget(Diagnostic):

@@ -23,8 +23,8 @@ from vggc.data.stores import Numbers
 from vggc.data.vary import Variation, changed
 from vggc.data.windows import Windows
 from vggc.data.workers import made_ahead, never
-from vggc.support.processors import num_processors
 from vggc_runtime.preprocessing import BrokenImageError
+from vggc_runtime.processors import num_processors
 
 MOST_WORKERS = 8
 

@@ -13,8 +13,8 @@ import numpy as np
 from vggc.data.objects import Objects
 from vggc.data.stores import Numbers, PictureSource, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
-from vggc.support.processors import num_processors
 from vggc_runtime.preprocessing import BrokenImageError
+from vggc_runtime.processors import num_processors
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ from vggc.data.strings import Strings
 from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, members
 from vggc.support.diagnostics import UserError
 from vggc.support.files import cache_folder, locked, replacing
-from vggc.support.records import MalformedError
 from vggc.support.tensors import Pieces, read_all, write
 from vggc_runtime.files import open_file
+from vggc_runtime.json_file import MalformedError
 from vggc_runtime.preprocessing import FORMATS, BrokenImageError
 
 FORMAT = "4"

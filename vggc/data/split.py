@@ -20,7 +20,8 @@ from vggc.data.annotations.sources import AnnotationSource
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, shards_in
 from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
-from vggc.support.diagnostics import UserError, in_command, in_line
+from vggc.support.diagnostics import UserError, in_command
+from vggc_runtime.text import in_line
 
 DEPTH = 8
 """Folders that hold nothing but another one are passed through, so many at most."""

@@ -27,10 +27,11 @@ from vggc.data.parts import CHUNK, Skipped, of_all
 from vggc.data.stores import Numbers, PictureSource, UnreadableError, digest_of
 from vggc.support.diagnostics import UserError
 from vggc.support.files import cache_folder, locked
-from vggc.support.processors import num_processors
-from vggc.support.records import MalformedError, read_record, write_record
+from vggc.support.records import read_record, write_record
 from vggc_runtime.greys import UNKNOWN, Greys
+from vggc_runtime.json_file import MalformedError
 from vggc_runtime.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
+from vggc_runtime.processors import num_processors
 
 MOST_PIXELS = 2**46
 """Sums of squares of so many values are within 64 bits, and no set of images has as many."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.runtime.artifact import Manifest, Target
-from vggc.support.diagnostics import in_line
 from vggc.support.files import new_folder
-from vggc.support.paths import MANIFEST
 from vggc.support.templates import filled
-from vggc.support.version import __version__
+from vggc_runtime.manifest import MANIFEST
+from vggc_runtime.text import in_line
+from vggc_runtime.version import __version__
 
 TEMPLATES = Path(__file__).with_name("templates")
 

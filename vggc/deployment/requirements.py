@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from vggc.deployment import diagnostics
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 RUNTIME = ("lark", "numpy", "pillow")
 """What runs any artifact, beside vggc: neither PyTorch nor anything else that trains."""

@@ -6,8 +6,9 @@ import json
 
 from vggc.deployment.files import DeployedFiles, from_template
 from vggc.deployment.requirements import requirements
-from vggc.runtime.artifact import Manifest, Output
-from vggc.support.diagnostics import in_line
+from vggc.runtime.artifact import Manifest
+from vggc_runtime.outputs import Output
+from vggc_runtime.text import in_line
 
 LABELS = "labels.txt"
 

@@ -19,7 +19,7 @@ from vggc.evaluation import diagnostics
 from vggc.evaluation.reading import CHUNK, Chunks, ImageGroup, LostImage, gathered
 from vggc.evaluation.viewer import PlacedNet, Viewer
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.processors import num_processors
+from vggc_runtime.processors import num_processors
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from vggc.evaluation.located import PictureSights, Sight, Sights
 from vggc.evaluation.reading import ImageGroup, LostImage
 from vggc.evaluation.viewer import Heads, PlacedNet, cut
 from vggc.evaluation.views import View, Views, places
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.passes.dense import ON_THE_CENTRE
 from vggc.passes.heads import with_heads
 from vggc.support.diagnostics import CheckFailed
 from vggc.training.learner import TrainMachine
+from vggc_runtime.outputs import HeadKind
 from vggc_runtime.preprocessing import Preprocessing
 
 CENTRE = 1

@@ -15,7 +15,7 @@ from vggc.backends.torch import build
 from vggc.data.crops import Framing
 from vggc.evaluation import diagnostics
 from vggc.evaluation.views import View, Views, places
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.ir.ops import Pair, describe
 from vggc.ir.weights import Weights
 from vggc.passes.dense import ON_CROPS, dense, peak, resized
@@ -25,6 +25,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.memory import memory
 from vggc.training.augment import Normaliser
 from vggc.training.learner import DTYPES, TrainMachine, in_channels_last
+from vggc_runtime.outputs import HeadKind
 from vggc_runtime.preprocessing import Preprocessing
 
 Heads: TypeAlias = dict[str, Tensor]

@@ -29,8 +29,9 @@ from vggc.features.read import scales_shown
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, open_lock
 from vggc.support.paths import exists
-from vggc.support.records import MalformedError, read_record, write_record
+from vggc.support.records import read_record, write_record
 from vggc.support.tensors import PIECE, Pieces
+from vggc_runtime.json_file import MalformedError
 
 NAMED = 20
 """Pictures that were lost and are named one by one; the others are only counted."""

@@ -23,9 +23,10 @@ from vggc.ir.weights import all_finite
 from vggc.support.diagnostics import UserError, first_line, listed
 from vggc.support.memory import memory
 from vggc.support.paths import absence, is_file
-from vggc.support.records import MalformedError, from_json, parsed_json
+from vggc.support.records import from_json
 from vggc.support.tensors import DTYPES, FLOATS, PIECE, TensorFile, opened
 from vggc_runtime.files import open_file
+from vggc_runtime.json_file import MalformedError, parsed_json
 
 MOST_MEMBERS = 64
 MOST_HEADER = 10_000

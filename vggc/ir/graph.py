@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
 
 from vggc.ir.ops import Input, Op, Shape, Weight, describe
 from vggc.support.sheet import Sheet, as_html
 from vggc.support.source import Span
+from vggc_runtime.outputs import HeadKind
 
-HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
 BOX = 4
 """The numbers of a box: centre x, centre y, width, height."""
 

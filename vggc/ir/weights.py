@@ -20,8 +20,8 @@ from vggc.ir.needs import LOADING
 from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
 from vggc.support.files import replacing
-from vggc.support.records import MalformedError
 from vggc.support.tensors import FLOATS, Pieces, TensorFile, opened, write
+from vggc_runtime.json_file import MalformedError
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
 

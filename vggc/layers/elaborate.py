@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
-from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
+from vggc.ir.graph import Graph, Head, Layer, Node
 from vggc.ir.ops import Input, Misfit, Op, Shape, Softmax, describe
 from vggc.layers import diagnostics
 from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, SLOPES, Conv, JoinKind, Kind
@@ -17,6 +17,7 @@ from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_yo
 from vggc.support.source import Span
 from vggc.syntax import ast
 from vggc.syntax.values import MAX_SIDE, Real, convert, misfit
+from vggc_runtime.outputs import HeadKind
 
 MAX_VALUES = 1 << 40
 """In one value of a net, for one image; sums of them fit into any number."""

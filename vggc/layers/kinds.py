@@ -15,7 +15,6 @@ from math import log10
 from typing import Any, ClassVar, TypeAlias
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
-from vggc.ir.graph import HeadKind
 from vggc.ir.ops import (
     Activation,
     Add,
@@ -36,6 +35,7 @@ from vggc.ir.ops import (
 )
 from vggc.syntax.values import Flag, OneOf, Real, WholeNumber
 from vggc.syntax.values import ValueKind as ValueKind
+from vggc_runtime.outputs import HeadKind
 
 Expansion: TypeAlias = tuple[tuple[str, Op], ...]
 

@@ -20,9 +20,9 @@ from vggc.lsp.navigation import definition, symbols
 from vggc.lsp.problems import diagnostics
 from vggc.program import beside, zoo
 from vggc.support.source import Source
-from vggc.support.version import __version__
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import read_source
+from vggc_runtime.version import __version__
 
 PAUSE = 0.05
 """Seconds without a change before a text is checked: whoever types fast is not checked behind."""

@@ -24,8 +24,8 @@ from vggc.runtime.artifact import Manifest, entry_in, graph_in
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.processors import num_cores
 from vggc.support.sheet import Sheet, as_html, as_text
+from vggc_runtime.processors import num_cores
 
 WARM_UP = 3
 REST_SECONDS = 0.02

@@ -25,8 +25,8 @@ from vggc.runtime.artifact import ArtifactEntry, KernelEntry, entry_in, graph_in
 from vggc.runtime.cpu_session import CpuSession
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_cores
 from vggc_runtime.native import NativeStep
+from vggc_runtime.processors import num_cores
 
 WARM_UP = 3
 HALF = 0.5

@@ -29,14 +29,7 @@ from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
-from vggc.runtime.artifact import (
-    WEIGHTS,
-    ArtifactEntry,
-    Manifest,
-    as_compiled,
-    graph_in,
-    spec_graph,
-)
+from vggc.runtime.artifact import ArtifactEntry, Manifest, as_compiled, graph_in, spec_graph
 from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
@@ -45,6 +38,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
+from vggc_runtime.manifest import WEIGHTS
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 NUM_IMAGES = 100

@@ -1,4 +1,4 @@
-/* How many processors a process may keep busy, by the rules of vggc/support/processors.py. */
+/* How many processors a process may keep busy, by the rules of vggc_runtime/processors.py. */
 #ifndef VGGC_PROCESSORS_H
 #define VGGC_PROCESSORS_H
 

@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.ir.graph import Graph, HeadKind, Node
+from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
     AvgPool2d,
     Conv2d,
@@ -37,6 +37,7 @@ from vggc.ir.ops import (
 from vggc.ir.weights import Weights
 from vggc.passes.heads import ancestors
 from vggc.support.diagnostics import Diagnostic, UserError
+from vggc_runtime.outputs import HeadKind
 
 Shares: TypeAlias = NDArray[np.float64]
 """Windows (rows, columns, 4): left, top, right and bottom in shares of an image."""

@@ -13,8 +13,8 @@ from vggc.api import features as takings
 from vggc.api import probe as probes
 from vggc.api.evaluate import EvalOptions
 from vggc.python.told import log
-from vggc.support.processors import limit_threads
 from vggc.support.sheet import Sheet, as_html, as_text
+from vggc_runtime.processors import limit_threads
 
 if TYPE_CHECKING:
     from vggc.features.probe import ProbeOptions, ProbeResult

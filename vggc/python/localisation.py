@@ -16,8 +16,9 @@ from vggc.api.localise import Localised, LocalisedObject, LocaliseOptions
 from vggc.evaluation.diagnostics import UnreadableImage
 from vggc.pictures.marked import MarkedBox, marked
 from vggc.python.run import TrainingRun
-from vggc.support.diagnostics import UserError, printable
-from vggc.support.processors import limit_threads
+from vggc.support.diagnostics import UserError
+from vggc_runtime.processors import limit_threads
+from vggc_runtime.text import printable
 
 RunLike: TypeAlias = TrainingRun | str | os.PathLike[str]
 """A run, or the folder of one."""

@@ -11,11 +11,12 @@ from PIL.Image import Image
 
 from vggc.api.evaluate import Seen
 from vggc.api.predict import Predictor
-from vggc.api.run import best_classes
 from vggc.evaluation.diagnostics import UnreadableImage
 from vggc.evaluation.named import OpenImage
-from vggc.support.diagnostics import UserError, printable
+from vggc.support.diagnostics import UserError
 from vggc.support.sheet import Sheet, as_html
+from vggc_runtime.outputs import best_classes
+from vggc_runtime.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,13 +22,13 @@ from vggc.python.prediction import ImageLike, Prediction, predictions
 from vggc.python.told import log
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
-from vggc.support.processors import limit_threads
 from vggc.support.sheet import Sheet, as_html, as_text
 from vggc.training.best import said
 from vggc.training.measures import accuracies
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, EpochDone, Event, Interrupted, Outcome, Stopped
 from vggc.training.run import Run, RunRecord
+from vggc_runtime.processors import limit_threads
 
 if TYPE_CHECKING:
     from vggc.backends.torch import TorchNet

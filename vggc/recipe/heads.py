@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.layers.elaborate import MAIN
 from vggc.recipe.blocks import option
 from vggc.syntax.values import OneOf, Real
+from vggc_runtime.outputs import HeadKind
 
 LossName: TypeAlias = Literal["cross-entropy", "euclidean", "smooth-l1", "giou", "off"]
 LOSSES: tuple[LossName, ...] = ("cross-entropy", "euclidean", "smooth-l1", "giou", "off")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
-from vggc.support.diagnostics import printable
+from vggc_runtime.text import printable
 
 EMPTY = {"circle", "img", "line", "meta", "polyline", "rect"}
 """Elements that nothing stands in."""

@@ -26,9 +26,10 @@ from vggc.reproduce.study import RECORD
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full
 from vggc.support.paths import exists, is_folder, is_run
-from vggc.support.records import MalformedError, read_record, write_record
+from vggc.support.records import read_record, write_record
 from vggc.training.run import Run
 from vggc_runtime.files import open_file
+from vggc_runtime.json_file import MalformedError
 from vggc_runtime.preprocessing import FORMATS, BrokenImageError
 
 Half = Literal["known", "other"]

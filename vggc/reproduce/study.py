@@ -17,8 +17,9 @@ from vggc.reproduce.tables import NETS, TableLine, Trained
 from vggc.support.diagnostics import UserError
 from vggc.support.files import refuse_full
 from vggc.support.paths import exists, is_run
-from vggc.support.records import MalformedError, read_record, write_record
+from vggc.support.records import read_record, write_record
 from vggc.training.run import Run
+from vggc_runtime.json_file import MalformedError
 
 RECORD = "reproduce.json"
 SETTINGS = {setting.name: setting for setting in (PAPER, SMALL)}

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vggc.support.processors import first_of_each_core, staying_on
 from vggc.support.tvm_alone import tvm
+from vggc_runtime.processors import first_of_each_core, staying_on
 
 ALL_BIG_CORES = 1
 """TVM's word for threads on the fastest cores; it binds none while TVM_BIND_THREADS is 0."""

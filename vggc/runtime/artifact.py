@@ -7,16 +7,14 @@ from where you would run a program from.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.graph import Graph
 from vggc.ir.needs import Need
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
@@ -25,33 +23,33 @@ from vggc.runtime import diagnostics
 from vggc.runtime.archs import ARCH, Capability, capability, is_specific
 from vggc.support.batches import MAX_BATCH, MAX_BATCHES
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import MANIFEST, absence, exists, is_file, is_folder
+from vggc.support.paths import absence, exists, is_file, is_folder
 from vggc.support.precision import ArtifactPrecision
-from vggc.support.records import MalformedError, from_json, read_json, to_json
-from vggc.support.version import __version__
+from vggc.support.records import from_json, to_json
 from vggc.syntax.parse import parse, read_source
 from vggc_runtime.files import sha256
+from vggc_runtime.json_file import MalformedError, read_json
+from vggc_runtime.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    LIBRARY,
+    MANIFEST,
+    MOST_CLASSES,
+    WEIGHTS,
+    FileEntry,
+    digest_of,
+)
+from vggc_runtime.outputs import HeadKind, Output
 from vggc_runtime.preprocessing import Preprocessing
+from vggc_runtime.version import __version__
 
-FORMAT = "vggc-artifact"
-FORMAT_VERSION = 6
-MOST_CORES = MOST_CLASSES = 1 << 20
+MOST_CORES = 1 << 20
 
 MAPS: tuple[HeadKind, ...] = ("boxes",)
 """The kinds of heads that stay maps where a net is compiled densely."""
 
-LIBRARY = "lib.so"
-WEIGHTS = "weights.safetensors"
 SPEC = "net.vgg"
 FILES = (LIBRARY, WEIGHTS, SPEC)
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file as it was when the artifact was made."""
-
-    sha256: str
-    bytes: int
 
 
 ChosenBy: TypeAlias = Literal["measurement", "cost model", "only"]
@@ -156,21 +154,6 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What a head of the net gives of each image."""
-
-    name: str
-    kind: HeadKind
-    shape: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """How many things it tells of: classes, features or boxes."""
-        first = self.shape[0] if self.shape else 0
-        return first // 4 if self.kind == "boxes" else first
-
-
-@dataclass(frozen=True)
 class Manifest:
     """What an artifact holds.
 
@@ -205,7 +188,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The hash of everything in the manifest but its own, its order included."""
-        return _digest(to_json(self))
+        return digest_of(to_json(self))
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -275,12 +258,6 @@ class Manifest:
         return self.classes[index] if self.classes else f"class {index}"
 
 
-def _digest(written: dict[str, Any]) -> str:
-    """The hash of a manifest as it is written, which may be in older words."""
-    text = json.dumps(written | {"sha256": ""})
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def outputs_of(graph: Graph) -> tuple[Output, ...]:
     """What a manifest says of the heads of a graph."""
     shapes = graph.outputs
@@ -317,7 +294,7 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.vggc != __version__:
         found, expected = f"vggc {manifest.vggc}", f"vggc {__version__}"
         raise UserError(diagnostics.OtherVersion(path, found, expected))
-    if manifest.sha256 not in (manifest.digest, _digest(value)):
+    if manifest.sha256 not in (manifest.digest, digest_of(value)):
         reason = "its SHA-256 is not the one that it gives"
         raise UserError(diagnostics.FileChanged(path, MANIFEST, reason))
     if problem := _problem(manifest):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vggc.support.control_groups import ROOT
+from vggc_runtime.control_groups import ROOT
 
 INSTRUCTIONS = re.compile(
     r"(sse|ssse|avx(?!10)|fma|bmi|f16c|lzcnt|popcnt|movbe|gfni"

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import LIBRARY, WEIGHTS, Target, sound_manifest
+from vggc.runtime.artifact import Target, sound_manifest
 from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.session import Session, misfit, not_loaded, require_loadable
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.files import lasting
-from vggc.support.processors import first_of_each_core, num_cores, staying_on
-from vggc_runtime.native import NativeError, NativeNet, NativeStep
+from vggc_runtime.manifest import LIBRARY, WEIGHTS
+from vggc_runtime.native import NativeError, NativeStep
+from vggc_runtime.pinned import PinnedNet
 
 if TYPE_CHECKING:
     from vggc.plan.plan import Plan
@@ -32,10 +31,7 @@ if TYPE_CHECKING:
 class CpuSession(Session):
     """A loaded artifact on a CPU. Several threads may run it at once."""
 
-    net: NativeNet
-    core: int | None
-    """The processor that is kept free for whoever runs the net; None where any may be."""
-    _on_core: Lock = field(default_factory=Lock)
+    net: PinnedNet
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None, *, mapped: bool = False) -> CpuSession:
@@ -50,19 +46,10 @@ class CpuSession(Session):
             hint = "compile it on this machine with `--target cpu`"
             raise UserError(diagnostics.WrongMachine(str(folder), reason, hint))
         require_loadable(folder)
-        count, cores = threads or num_cores(), first_of_each_core()
-        # Of fewer threads than there are cores nobody knows which cores are free.
-        places = cores if 1 < count == len(cores) else []
         weights = lasting(folder / WEIGHTS)
         try:
-            net = NativeNet.open(
-                lasting(folder / LIBRARY),
-                manifest.net,
-                weights,
-                threads=count,
-                processors=places,
-                mapped=mapped,
-            )
+            library = lasting(folder / LIBRARY)
+            net = PinnedNet.open(library, manifest.net, weights, threads, mapped=mapped)
         except OSError as error:
             raise not_loaded(folder, error) from None
         except AttributeError as error:
@@ -70,16 +57,16 @@ class CpuSession(Session):
             raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
         except NativeError as error:
             raise _not_opened(folder, str(error), os.fspath(weights)) from None
+        found = net.native
         told = (manifest.input, [(each.name, each.shape) for each in manifest.outputs])
-        if told != (net.input.shape, [(each.name, each.shape) for each in net.outputs]):
+        if told != (found.input.shape, [(each.name, each.shape) for each in found.outputs]):
             raise misfit(folder, "is of another net than its manifest")
         return cls(
             folder=folder,
             manifest=manifest.variant_for(None),
-            threads=count,
+            threads=net.threads,
             own_archs=(),
             net=net,
-            core=places[0] if places else None,
         )
 
     @cached_property
@@ -117,26 +104,10 @@ class CpuSession(Session):
 
     def _called(self, x: Array, call: Callable[[Array], tuple[Array, ...]]) -> dict[str, Array]:
         try:
-            with self._kept_on_core():
-                values = call(x)
+            values = call(x)
         except (ValueError, NativeError) as error:
             raise misfit(self.folder, f"refuses its input: {error}") from None
         return dict(zip((each.name for each in self.manifest.outputs), values, strict=True))
-
-    @contextmanager
-    def _kept_on_core(self) -> Iterator[None]:
-        """The calling thread stays on the core that the net's threads leave free, where no other
-        one runs the net. Left alone, threads share a core now and then: one that wakes another is
-        followed by it to its own, and milliseconds pass before the system moves either.
-        """
-        if self.core is None or not self._on_core.acquire(blocking=False):
-            yield
-            return
-        try:
-            with staying_on(self.core):
-                yield
-        finally:
-            self._on_core.release()
 
 
 def _not_opened(folder: Path, reason: str, weights: str) -> UserError:

@@ -15,8 +15,6 @@ from vggc.kernels.workloads import buffer_shape
 from vggc.plan.plan import Plan
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import (
-    LIBRARY,
-    WEIGHTS,
     ArtifactEntry,
     Manifest,
     layers_function,
@@ -30,10 +28,11 @@ from vggc.runtime.session import Session, misfit, not_loaded, require_loadable
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
-from vggc.support.processors import num_cores
-from vggc.support.records import MalformedError
 from vggc.support.tensors import ALIGNMENT
 from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
+from vggc_runtime.json_file import MalformedError
+from vggc_runtime.manifest import LIBRARY, WEIGHTS
+from vggc_runtime.processors import num_cores
 
 
 @dataclass(frozen=True)

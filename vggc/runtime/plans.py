@@ -38,8 +38,8 @@ from vggc.runtime.artifact import (
     own_weight,
 )
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
+from vggc_runtime.manifest import MANIFEST
 
 FORMATS: dict[ArtifactPrecision, Format] = {
     "float32": "float32",

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import LIBRARY, Manifest, read_manifest
-from vggc.runtime.library import unfit
+from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
+from vggc_runtime.library import unfit
+from vggc_runtime.manifest import LIBRARY
 
 if TYPE_CHECKING:
     from vggc.plan.plan import Plan

@@ -15,14 +15,15 @@ from PIL import Image
 from vggc.api.boxes import box_name, merged_boxes
 from vggc.api.draw import picture_of
 from vggc.api.predict import ends_in_softmax, probabilities
-from vggc.api.run import RunResult, best_classes, positions_in, session_of
+from vggc.api.run import RunResult, positions_in, session_of
 from vggc.passes.dense import Positions
 from vggc.pictures.svg import as_svg
 from vggc.program import load
-from vggc.runtime.artifact import SPEC, Manifest, Output
+from vggc.runtime.artifact import SPEC, Manifest
 from vggc.serving.queue import ModelQueue, NetOutputs
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
+from vggc_runtime.outputs import Output, best_classes
 from vggc_runtime.preprocessing import FORMATS, BrokenImageError, decode, reason
 
 MAX_SERVED_PIXELS = 50_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vggc.support.version import __version__
+from vggc_runtime.version import __version__
 
 NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 BINARY = {"type": "string", "format": "binary"}

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from vggc.runtime.artifact import Manifest, Output
+from vggc.runtime.artifact import Manifest
 from vggc.serving.queue import NetOutputs
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import did_you_mean
-from vggc.support.version import __version__
+from vggc_runtime.outputs import Output
+from vggc_runtime.version import __version__
 
 INPUT = "input"
 """The name of a net's input, which a net in ONNX has, too."""

@@ -16,6 +16,7 @@ from itertools import cycle
 from typing import Any, ClassVar, Literal, dataclass_transform
 
 from vggc.support.source import Span
+from vggc_runtime.text import printable
 
 MAX_LINE_SHOWN = 100
 MAX_REPORTED = 50
@@ -176,17 +177,6 @@ def excerpt(span: Span, mark: str = "^") -> tuple[str, str]:
     before, after = "…" * (first > 0), "…" * (first + MAX_LINE_SHOWN < len(line))
     marks = mark * min(length, MAX_LINE_SHOWN - (start - first))
     return before + printable(shown) + after, " " * (len(before) + start - first) + marks
-
-
-def printable(text: str) -> str:
-    """The text with everything that could move a terminal's cursor shown as one `�`."""
-    text = text.replace("\t", " ")
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
-
-
-def in_line(text: str) -> str:
-    """The text so that it stays in its line; names of files may hold anything."""
-    return printable(text.replace("\n", "�"))
 
 
 def in_command(*words: object) -> str:

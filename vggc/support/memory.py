@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from vggc.support.control_groups import ROOT, folders
+from vggc_runtime.control_groups import ROOT, folders
 
 GROUPS = (
     ("memory.max", "memory.current", ("inactive_file", "active_file")),

@@ -10,11 +10,13 @@ import os
 import stat
 from pathlib import Path
 
+from vggc_runtime.manifest import MANIFEST
+
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 """What is at a path; unlike the methods of `Path` these raise for none."""
 
-RECORD, MANIFEST = "run.json", "manifest.json"
-"""The files by which the folders of runs and of artifacts are known."""
+RECORD = "run.json"
+"""The file by which the folder of a run is known; `MANIFEST` is that of an artifact."""
 
 STANDALONE = "standalone"
 """The folder of the library for C in an artifact's. The manifest says nothing of it, as nothing

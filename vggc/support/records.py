@@ -12,19 +12,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from vggc.support.files import replacing
 from vggc.support.precision import PRECISION_TYPES, precision_name
-from vggc_runtime.files import open_file
-
-MAX_BYTES = 64 * 2**20
-"""The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
+from vggc_runtime.json_file import MalformedError, read_json
 
 MOST = 2**63
 """Whole numbers are below it: no count, size or seed is beyond it."""
 
 T = TypeVar("T")
-
-
-class MalformedError(Exception):
-    """A record is not what its type says; the message names the place and the reason."""
 
 
 def to_json(record: Any) -> Any:
@@ -159,51 +152,6 @@ def read_record(path: Path, kind: type[T]) -> T:
         return from_json(kind, value)
     except MalformedError as fault:
         raise MalformedError(f"{path.name}: {fault}") from None
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        MalformedError: there is no such file, it is too large, or not JSON.
-    """
-    try:
-        with open_file(path) as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as fault:
-        raise MalformedError(f"{path.name}: {fault.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise MalformedError(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
-    try:
-        return parsed_json(content)
-    except MalformedError as fault:
-        raise MalformedError(f"{path.name} {fault}") from None
-
-
-def parsed_json(content: bytes) -> Any:
-    """The value that a text in JSON says, if it says one: no key stands twice in one object, which
-    readers would understand otherwise than one another.
-
-    Raises:
-        MalformedError: it is no such text; the message goes on from a name.
-    """
-    try:
-        return json.loads(content, object_pairs_hook=_object, parse_constant=_no_number)
-    except (ValueError, RecursionError, OverflowError):
-        raise MalformedError("is not JSON") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise MalformedError(f"has the key `{key[:100]}` twice in one object")
-        found[key] = value
-    return found
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 def write_record(path: Path, record: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from html import escape
 
-from vggc.support.diagnostics import printable
+from vggc_runtime.text import printable
 
 
 @dataclass(frozen=True)

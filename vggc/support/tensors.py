@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.support.records import MalformedError, parsed_json
 from vggc_runtime.files import open_file
+from vggc_runtime.json_file import MalformedError, parsed_json
 
 MAX_HEADER = 16 << 20
 """Bytes of the longest header that is read; that of a net of a thousand layers has a hundredth."""

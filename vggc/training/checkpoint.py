@@ -25,13 +25,14 @@ from torch import Tensor
 from vggc.ir import weights
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder
-from vggc.support.records import MalformedError, from_json, read_record, to_json, write_record
+from vggc.support.records import from_json, read_record, to_json, write_record
 from vggc.support.tensors import opened
 from vggc.training import diagnostics, sharding
 from vggc.training.learner import Learner, first_state
 from vggc.training.parallel import World
 from vggc.training.progress import Progress
 from vggc_runtime.files import sha256
+from vggc_runtime.json_file import MalformedError
 
 WEIGHT, AVERAGE = "weight/", "average/"
 STATE_OF = {

@@ -16,9 +16,10 @@ from datetime import datetime
 from io import BufferedRandom
 from pathlib import Path
 
-from vggc.support.diagnostics import UserError, in_line
+from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, open_lock
 from vggc.training import diagnostics
+from vggc_runtime.text import in_line
 
 LOCK = "lock"
 """The file in a run's folder that is locked; it says who has it, and is removed at the end."""

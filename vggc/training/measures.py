@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from vggc.ir.graph import HeadKind
 from vggc.training.progress import Epoch
+from vggc_runtime.outputs import HeadKind
 
 MeasuredPart: TypeAlias = Literal["training", "held-out"]
 

@@ -9,10 +9,11 @@ from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 
 from vggc.support.diagnostics import UserError
-from vggc.support.records import MAX_BYTES, MalformedError, from_json
+from vggc.support.records import from_json
 from vggc.training import diagnostics
 from vggc.training.progress import MOST, Epoch
 from vggc.training.run import write_text
+from vggc_runtime.json_file import MAX_BYTES, MalformedError
 
 NAME = "metrics.csv"
 REQUIRED = tuple(f.name for f in fields(Epoch) if f.default is MISSING)

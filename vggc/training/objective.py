@@ -9,10 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vggc.ir.graph import BOX, Graph, HeadKind
+from vggc.ir.graph import BOX, Graph
 from vggc.recipe.heads import HeadLoss, trained_heads
 from vggc.training.augment import Targets
 from vggc.training.boxes import FOUND, box_loss
+from vggc_runtime.outputs import HeadKind
 
 BEST = 5
 """The guesses among which a class is looked for."""

@@ -29,11 +29,12 @@ from vggc.support.diagnostics import UserError, in_command
 from vggc.support.files import refuse_full, replacing
 from vggc.support.paths import exists
 from vggc.support.precision import TrainPrecision
-from vggc.support.records import MalformedError, read_json, read_record, write_record
+from vggc.support.records import read_record, write_record
 from vggc.syntax.values import MAX_SIDE
 from vggc.training import diagnostics
 from vggc.training.best import said
 from vggc.training.progress import Epoch, Progress
+from vggc_runtime.json_file import MalformedError, read_json
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 NET = "net.vgg"

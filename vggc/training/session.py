@@ -30,7 +30,6 @@ from vggc.support import signals
 from vggc.support.diagnostics import UserError
 from vggc.support.files import Taken, new_folder, refuse_irreplaceable
 from vggc.support.source import Source
-from vggc.support.version import __version__
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import diagnostics
@@ -85,6 +84,7 @@ from vggc.training.run import (
 from vggc.training.schedules import needs_its_end
 from vggc.training.skipped import write_skipped
 from vggc.training.steps import StepTable, read_steps
+from vggc_runtime.version import __version__
 
 SAVE_SECONDS = 600.0
 """A long epoch is saved whenever this much time has passed."""

@@ -18,7 +18,6 @@ from vggc.kernels.workloads import Choice, Workload
 from vggc.runtime.archs import Capability, capability, is_specific, listed, runs_on
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_cores
 from vggc.tuning import diagnostics
 from vggc.tuning.database import (
     RECORDS,
@@ -32,6 +31,7 @@ from vggc.tuning.database import (
 )
 from vggc.tuning.machines import TunedCard, TunedCpu, card_in
 from vggc.tuning.space import Task, canonical
+from vggc_runtime.processors import num_cores
 
 SHIPPED = Path(__file__).with_name("records")
 """The database that comes with vggc: what was measured on machines that many have."""

@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 
 from vggc.kernels.workloads import Choice
 from vggc.plan.plan import Plan
-from vggc.support.processors import num_cores
 from vggc.support.signals import held
 from vggc.tuning.database import FAILED, Database, outdated
 from vggc.tuning.machines import TunedMachine
@@ -34,6 +33,7 @@ from vggc.tuning.search import proposals
 from vggc.tuning.space import Task, canonical
 from vggc.tuning.together import Together
 from vggc.tuning.workers import Crew, Died, Failed, MeasuringWorker
+from vggc_runtime.processors import num_cores
 
 BATCH = 8
 """Choices of a kernel that are measured together, beside the yardstick."""

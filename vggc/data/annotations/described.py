@@ -12,8 +12,8 @@ from typing import TypeAlias, TypeVar
 from vggc.data import diagnostics
 from vggc.data.parts import Skipped
 from vggc.support.diagnostics import UserError
-from vggc.support.processors import num_processors
 from vggc_runtime.files import open_file
+from vggc_runtime.processors import num_processors
 
 MAX_FILE = 2**20
 """The most bytes of a file that tells of one picture, or of the names of classes."""

@@ -15,8 +15,8 @@ from vggc.data.annotations.upright import Frames, Mask, frames_of, in_frames
 from vggc.data.objects import Objects
 from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers
-from vggc.support.diagnostics import in_line
 from vggc_runtime.preprocessing import BrokenImageError
+from vggc_runtime.text import in_line
 
 LISTED = 5
 """Names that a note shows."""

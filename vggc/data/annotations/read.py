@@ -26,7 +26,8 @@ from vggc.data.parts import Part, Pictures, Skipped
 from vggc.data.shards import are_all_numbers
 from vggc.data.stores import Files, Numbers
 from vggc.data.strings import Strings
-from vggc.support.diagnostics import UserError, in_line
+from vggc.support.diagnostics import UserError
+from vggc_runtime.text import in_line
 
 
 def read_annotated(source: AnnotationSource, known: Sequence[str] = ()) -> Pictures:

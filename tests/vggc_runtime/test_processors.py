@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vggc.support.memory import free_memory, memory
-from vggc.support.processors import THREADS, limit_threads, num_cores, num_processors
+from vggc_runtime.processors import THREADS, limit_threads, num_cores, num_processors
 
 
 @pytest.fixture

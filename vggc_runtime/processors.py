@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vggc.support.control_groups import ROOT, folders
+from vggc_runtime.control_groups import ROOT, folders
 
 THREADS = "OMP_NUM_THREADS"
 """What PyTorch, numpy and others take their number of threads from."""
