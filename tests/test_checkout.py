@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support import ROOT
 from vggc.cli import COMMANDS
 from vggc.program import zoo
+from vggc_runtime.version import __version__
 
 README = (ROOT / "README.md").read_text("utf-8")
 TRAIN = "pip install -c constraints.txt -e . && vggc train zoo/vgg19.vgg"
@@ -76,20 +78,52 @@ def test_no_test_imports_another() -> None:
         assert imported == [], path
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_package_the_grammar_and_the_zoo_and_works(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
+def wheel_of(source: Path, folder: Path) -> Path:
+    """The wheel that pip builds of a source, in a new folder."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source]
     subprocess.run(command, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    packages = {"vggc": "vggc", "vggc_runtime": "vggc_runtime"}
-    sources = packages | {"grammars": "vggc/_data/grammars", "zoo": "vggc/_data/zoo"}
-    assert names == {
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def files_in(wheel: Path) -> set[str]:
+    """What a wheel installs, but for what describes it."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+def files_of(sources: dict[str, str]) -> set[str]:
+    """The files of folders of the checkout, by the places that a wheel has them in."""
+    return {
         f"{place}/{path.relative_to(ROOT / source).as_posix()}"
         for source, place in sources.items()
         for path in (ROOT / source).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix != ".pyc" and path.name != "pyproject.toml"
     }
+
+
+@pytest.mark.slow
+def test_the_wheel_of_what_runs_nets_holds_that_package_alone(tmp_path: Path) -> None:
+    wheel = wheel_of(ROOT / "vggc_runtime", tmp_path)
+    assert wheel.name.startswith(f"vggc_runtime-{__version__}-py3-none-any")
+    assert files_in(wheel) == files_of({"vggc_runtime": "vggc_runtime"})
+    (needed,) = (n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("/METADATA"))
+    metadata = zipfile.ZipFile(wheel).read(needed).decode()
+    assert re.findall(r"(?m)^Requires-Dist: (.*)$", metadata) == ["numpy>=2", "pillow>=12"]
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert {"numpy>=2", "pillow>=12"} < {*tomllib.load(file)["project"]["dependencies"]}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_packages_the_grammar_and_the_zoo_and_works(tmp_path: Path) -> None:
+    wheel = wheel_of(ROOT, tmp_path)
+    assert files_in(wheel) == files_of(
+        {
+            "vggc": "vggc",
+            "vggc_runtime": "vggc_runtime",
+            "grammars": "vggc/_data/grammars",
+            "zoo": "vggc/_data/zoo",
+        }
+    )
     away = tmp_path / "away"
     zipfile.ZipFile(wheel).extractall(away)
     for arguments, printed in (

@@ -197,5 +197,7 @@ def _opened(folder: Path, facts: Facts, threads: int | None, mapped: bool) -> Pi
     except AttributeError as error:
         raise ArtifactError(folder, f"there is no net in {LIBRARY}: {error}", AGAIN) from None
     except NativeError as error:
-        damaged = str(error).startswith(f"{weights}: ")
-        raise ArtifactError(folder, str(error), AGAIN if damaged else here) from None
+        reason = str(error).removeprefix(f"{weights}: ")
+        if reason != str(error):
+            raise ArtifactError(folder / WEIGHTS, reason, AGAIN) from None
+        raise ArtifactError(folder, reason, here) from None
