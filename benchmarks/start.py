@@ -88,7 +88,7 @@ def programs(net: str, folder: Path, threads: int) -> dict[str, list[str]]:
     link = [f"-L{library}", f"-l{prefix_of(manifest.net)}", f"-Wl,-rpath,{library}"]
     subprocess.run(["cc", "-O2", library / "main.c", *link, "-o", main], check=True)
     given = {
-        "example in C": [main, artifact / WEIGHTS, picture, number],
+        "example in C": [main, artifact / WEIGHTS, picture],
         "python -m vggc_runtime": [
             *(python, "-m", "vggc_runtime", artifact, picture, "--threads", number)
         ],

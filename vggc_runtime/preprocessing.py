@@ -58,6 +58,10 @@ FORMATS = {
 """The endings of file names that are images, and their formats for Pillow, of which some builds
 have no AVIF. Pillow's other formats are never tried: some of them start programs (EPS)."""
 
+KNOWN = tuple(dict.fromkeys(FORMATS.values()))
+"""Pillow's names of these formats. Those stand first that it has imported from the start: where it
+comes to another one it imports all that it knows."""
+
 MAX_PIXELS = 89_478_485
 """The most pixels in an image, Pillow's own limit."""
 
@@ -241,7 +245,7 @@ def opened(
     try:
         with ExitStack() as stack:
             source = stack.enter_context(open_file(file)) if isinstance(file, Path) else file
-            image = stack.enter_context(Image.open(source, formats=tuple({*FORMATS.values()})))
+            image = stack.enter_context(Image.open(source, formats=KNOWN))
             return viewed(image, channels, white, least)
     except BrokenImageError:
         raise
