@@ -23,7 +23,7 @@ from vggc.ir import needs
 from vggc.ir.needs import Need, compiling
 from vggc.program import load
 from vggc.runtime.artifact import spec_graph
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 OTHER_CPU = ("--mcpu", "znver4")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import ROOT
 from tests.support.c_programs import compiled, printed, weights_plan
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 
 PROGRAM = ROOT / "tests" / "native" / "weights_driver.c"
 

@@ -31,7 +31,7 @@ from vggc.runtime.artifact import Manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 MUSL = "musl-gcc"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.paths import STANDALONE
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 ONNX_RUNTIME = "ONNX Runtime"

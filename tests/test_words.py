@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import vggc
+import vggc_runtime
 
-PACKAGE = Path(vggc.__file__).parent
+PACKAGES = [Path(package.__file__).parent for package in (vggc, vggc_runtime)]
 
 LEANING = (
     *("Those", "The same", "That", "As", "Of", "Its", "Their", "These", "Also", "It", "They"),
@@ -51,9 +52,10 @@ class Class:
 @cache
 def modules() -> dict[str, ast.Module]:
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    for package in PACKAGES:
+        for path in sorted(package.rglob("*.py")):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
     return found
 
 

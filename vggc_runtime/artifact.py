@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vggc_runtime.errors import ArtifactError
 from vggc_runtime.files import sha256
+from vggc_runtime.folder import LIBRARY, WEIGHTS
 from vggc_runtime.library import unfit
-from vggc_runtime.manifest import LIBRARY, WEIGHTS, Facts, FileEntry, read_facts
+from vggc_runtime.manifest import Facts, FileEntry, read_facts
 from vggc_runtime.native import NativeError
 from vggc_runtime.outputs import Output, best_classes
 from vggc_runtime.pinned import PinnedNet
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from vggc_runtime.preprocessing import Preprocessing
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
+PictureLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image"
 """The path of an image file, its bytes, or an image of Pillow's."""
 
 AGAIN = "copy the artifact again, whole, or compile the net again"
@@ -83,7 +84,7 @@ class Net:
             raise ArtifactError(self.folder, str(error), hint) from None
         return dict(zip((each.name for each in self.outputs), values, strict=True))
 
-    def prepared(self, picture: Picture) -> NDArray[np.float32]:
+    def prepared(self, picture: PictureLike) -> NDArray[np.float32]:
         """What the net takes of a picture, float32 (1, C, H, W): resized, cut out and normalised as
         in training.
 
@@ -110,7 +111,7 @@ class Net:
         what = f"{type(picture).__name__} is no picture"
         raise ArtifactError(place, what, "give a path, bytes or an image of Pillow's")
 
-    def classify(self, picture: Picture, top: int = 5) -> list[tuple[str, float]]:
+    def classify(self, picture: PictureLike, top: int = 5) -> list[tuple[str, float]]:
         """The names of the `top` classes with the greatest values for a picture, and the values,
         greatest first.
 

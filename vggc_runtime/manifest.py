@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from vggc_runtime.errors import ArtifactError
+from vggc_runtime.folder import LIBRARY, MANIFEST, WEIGHTS
 from vggc_runtime.json_file import MalformedError, read_json
 from vggc_runtime.outputs import HeadKind, Output
 
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 6
-
-MANIFEST = "manifest.json"
-LIBRARY = "lib.so"
-WEIGHTS = "weights.safetensors"
 
 MOST_CLASSES = 1 << 20
 MOST_AXES = 8

@@ -49,7 +49,7 @@ from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 

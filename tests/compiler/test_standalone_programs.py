@@ -26,7 +26,7 @@ from tests.support.virtual_machine import outputs_by_machine
 from vggc.runtime.artifact import read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 
 MOST_BYTES = 200_000
 """Of a static program of a small net."""

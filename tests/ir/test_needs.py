@@ -17,7 +17,7 @@ from vggc.program import load
 from vggc.runtime.artifact import require_memory
 from vggc.support.diagnostics import UserError
 from vggc.support.memory import free_memory
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 
 ALL = (
     *needs.EXPORTS.values(),

@@ -31,7 +31,7 @@ from vggc.support.diagnostics import UserError, render
 from vggc.support.records import write_record
 from vggc.support.tensors import read_all
 from vggc.support.tvm_alone import tvm
-from vggc_runtime.manifest import MANIFEST, WEIGHTS
+from vggc_runtime.folder import MANIFEST, WEIGHTS
 from vggc_runtime.native import NativeStep
 
 Make = Callable[..., Path]

@@ -20,7 +20,7 @@ from vggc.runtime.artifact import SPEC, Manifest, own_weight, read_manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError
 from vggc.support.records import from_json, to_json
-from vggc_runtime.manifest import LIBRARY, MANIFEST
+from vggc_runtime.folder import LIBRARY, MANIFEST
 
 pytestmark = [pytest.mark.slow, needs_compilers]
 

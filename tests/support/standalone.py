@@ -18,7 +18,7 @@ from vggc.runtime.artifact import Target, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.native import prefix_of
 
 DRIVER = Path(__file__).with_name("standalone.c")

@@ -21,7 +21,7 @@ from vggc.runtime.artifact import Manifest, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
 from vggc.support.arrays import Array
 from vggc.support.tvm_alone import VirtualMachine, tvm
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import refuse_full, refuse_unwritable
 from vggc.support.model_names import MODEL_NAME
 from vggc.support.paths import absence, exists, is_artifact, is_folder
-from vggc_runtime.manifest import MANIFEST
+from vggc_runtime.folder import MANIFEST
 
 DeployFormat: TypeAlias = Literal["triton", "ray", "docker"]
 DEPLOY_FORMATS: tuple[DeployFormat, ...] = get_args(DeployFormat)

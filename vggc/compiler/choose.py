@@ -17,7 +17,7 @@ from vggc.runtime.diagnostics import NoArtifact
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.tensors import DTYPES, opened
-from vggc_runtime.manifest import MANIFEST, WEIGHTS
+from vggc_runtime.folder import MANIFEST, WEIGHTS
 
 TimesOf: TypeAlias = Callable[[Workload, float], Mapping[Choice, float]]
 """The seconds of a workload's choices, of those that add so much relative error at most, as far as

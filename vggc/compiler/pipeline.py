@@ -77,7 +77,8 @@ from vggc.support.tensors import Pieces
 from vggc.support.tvm_alone import tvm
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
-from vggc_runtime.manifest import FORMAT, FORMAT_VERSION, LIBRARY, MANIFEST, WEIGHTS
+from vggc_runtime.folder import LIBRARY, MANIFEST, WEIGHTS
+from vggc_runtime.manifest import FORMAT, FORMAT_VERSION
 from vggc_runtime.preprocessing import Preprocessing
 from vggc_runtime.version import __version__
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from vggc.runtime.artifact import Manifest, Target
 from vggc.support.files import new_folder
 from vggc.support.templates import filled
-from vggc_runtime.manifest import MANIFEST
+from vggc_runtime.folder import MANIFEST
 from vggc_runtime.text import in_line
 from vggc_runtime.version import __version__
 

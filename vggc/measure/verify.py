@@ -38,7 +38,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
-from vggc_runtime.manifest import WEIGHTS
+from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 NUM_IMAGES = 100

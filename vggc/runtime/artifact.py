@@ -28,17 +28,9 @@ from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import from_json, to_json
 from vggc.syntax.parse import parse, read_source
 from vggc_runtime.files import sha256
+from vggc_runtime.folder import LIBRARY, MANIFEST, WEIGHTS
 from vggc_runtime.json_file import MalformedError, read_json
-from vggc_runtime.manifest import (
-    FORMAT,
-    FORMAT_VERSION,
-    LIBRARY,
-    MANIFEST,
-    MOST_CLASSES,
-    WEIGHTS,
-    FileEntry,
-    digest_of,
-)
+from vggc_runtime.manifest import FORMAT, FORMAT_VERSION, MOST_CLASSES, FileEntry, digest_of
 from vggc_runtime.outputs import HeadKind, Output
 from vggc_runtime.preprocessing import Preprocessing
 from vggc_runtime.version import __version__

@@ -19,7 +19,7 @@ from vggc.runtime.session import Session, misfit, not_loaded, require_loadable
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.files import lasting
-from vggc_runtime.manifest import LIBRARY, WEIGHTS
+from vggc_runtime.folder import LIBRARY, WEIGHTS
 from vggc_runtime.native import NativeError, NativeStep
 from vggc_runtime.pinned import PinnedNet
 

@@ -30,8 +30,8 @@ from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
 from vggc.support.tensors import ALIGNMENT
 from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
+from vggc_runtime.folder import LIBRARY, WEIGHTS
 from vggc_runtime.json_file import MalformedError
-from vggc_runtime.manifest import LIBRARY, WEIGHTS
 from vggc_runtime.processors import num_cores
 
 

@@ -39,7 +39,7 @@ from vggc.runtime.artifact import (
 )
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
-from vggc_runtime.manifest import MANIFEST
+from vggc_runtime.folder import MANIFEST
 
 FORMATS: dict[ArtifactPrecision, Format] = {
     "float32": "float32",

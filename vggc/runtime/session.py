@@ -15,8 +15,8 @@ from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
+from vggc_runtime.folder import LIBRARY
 from vggc_runtime.library import unfit
-from vggc_runtime.manifest import LIBRARY
 
 if TYPE_CHECKING:
     from vggc.plan.plan import Plan

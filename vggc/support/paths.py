@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from vggc_runtime.manifest import MANIFEST
+from vggc_runtime.folder import MANIFEST
 
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 """What is at a path; unlike the methods of `Path` these raise for none."""
