@@ -75,13 +75,16 @@ class Net:
         (N, …) by the outputs' names, the main one first.
 
         Raises:
-            ArtifactError: they are no such images, or memory is short.
+            ArtifactError: they are no such images, memory is short, or the net was loaded before
+                this process was forked.
         """
         try:
             values = self._pinned.run(np.asarray(images))
-        except (ValueError, NativeError) as error:
+        except ValueError as error:
             hint = "`prepared` makes of a picture what the net takes"
             raise ArtifactError(self.folder, str(error), hint) from None
+        except NativeError as error:
+            raise ArtifactError(self.folder, str(error), "load the net again") from None
         return dict(zip((each.name for each in self.outputs), values, strict=True))
 
     def prepared(self, picture: PictureLike) -> NDArray[np.float32]:
@@ -150,6 +153,8 @@ def load(folder: str | os.PathLike[str], threads: int | None = None, mapped: boo
         ArtifactError: there is none, it is damaged, or not for this machine.
     """
     place = Path(folder)
+    if threads is not None and threads < 1:
+        raise ArtifactError(place, f"{threads} threads run no net", "give a number from 1 on")
     facts = read_facts(place)
     for name, entry in facts.files.items():
         if flaw := _flaw(place / name, entry):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from PIL import Image
 
 import vggc_runtime
 from vggc.runtime.session import Session
-from vggc_runtime import ArtifactError
+from vggc_runtime import ArtifactError, Output
+from vggc_runtime.__main__ import lines
 from vggc_runtime.manifest import digest_of
+from vggc_runtime.outputs import best_lines
 
 MakeArtifact = Callable[..., Path]
 
@@ -161,6 +164,30 @@ def test_what_are_no_images_is_refused(tiny_artifact: MakeArtifact, images: obje
     net = vggc_runtime.load(tiny_artifact())
     with pytest.raises(ArtifactError, match=r"are no images .* in float32; `prepared` makes"):
         net(images)  # type: ignore[arg-type]
+
+
+def test_a_number_of_threads_is_from_1_on(tiny_artifact: MakeArtifact) -> None:
+    with pytest.raises(ArtifactError, match="0 threads run no net; give a number from 1 on"):
+        vggc_runtime.load(tiny_artifact(), threads=0)
+
+
+def test_other_outputs_than_classes_are_named_and_not_classified(
+    tiny_artifact: MakeArtifact, picture: Path
+) -> None:
+    classes = vggc_runtime.load(tiny_artifact())
+    vector = Output("vector", "features", (5,))
+    net = replace(classes, outputs=(vector,))
+    with pytest.raises(ArtifactError, match="it tells no classes, but features; call the net"):
+        net.classify(picture)
+    (scores,) = classes.outputs
+    both = replace(classes, outputs=(vector, scores))
+    values = {"vector": np.zeros((1, 5), np.float32), **classes(classes.prepared(picture))}
+    assert [*lines(both, values, 2)] == [
+        " vector",
+        "  features of shape (5,); --json prints them",
+        f" {scores.name}",
+        *(f"  {line}" for line in best_lines(classes.classify(picture, 2))),
+    ]
 
 
 def changed(value: object, path: tuple[str | int, ...], new: object) -> None:
