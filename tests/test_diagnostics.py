@@ -192,6 +192,7 @@ PACKAGES = (
     "vggc.serving.diagnostics",
     "vggc.support.files",
     "vggc.support.batches",
+    "vggc.support.sizes",
     "vggc.support.precision",
     "vggc.ir.needs",
     "vggc.passes.dense",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from vggc_runtime.files import sha256
 from vggc_runtime.folder import LIBRARY, WEIGHTS
 from vggc_runtime.library import unfit
 from vggc_runtime.manifest import Facts, FileEntry, read_facts
-from vggc_runtime.native import NativeError
+from vggc_runtime.native import NativeError, Value
 from vggc_runtime.outputs import Output, best_classes
 from vggc_runtime.pinned import PinnedNet
 
@@ -37,8 +37,9 @@ AGAIN = "copy the artifact again, whole, or compile the net again"
 class Net:
     """A compiled net that is open. Several threads may call it at once.
 
-    `input` is the shape (C, H, W) of an image. Of the `outputs` the first is the main one. The
-    names `classes`, which may be missing, are those of the first output of classes.
+    `input` is the shape (C, H, W) of an image, of several sizes the main one; `outputs` are what the
+    net gives of such an image, the main one first. The names `classes`, which may be missing, are
+    those of the first output of classes.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Net:
         return made
 
     def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every output for images (N, C, H, W), float32 and normalised, N of any size: arrays
-        (N, …) by the outputs' names, the main one first.
+        """Every output for images (N, C, H, W) of one of the net's sizes, float32 and normalised, N
+        any number: arrays (N, …) by the outputs' names, the main one first.
 
         Raises:
             ArtifactError: they are no such images, memory is short, or the net was loaded before
@@ -160,19 +161,22 @@ def load(folder: str | os.PathLike[str], threads: int | None = None, mapped: boo
         if flaw := _flaw(place / name, entry):
             raise ArtifactError(place / name, flaw, AGAIN)
     pinned = _opened(place, facts, threads, mapped)
-    told = (facts.input, [(each.name, each.shape) for each in facts.outputs])
-    found = pinned.native
-    if told != (found.input.shape, [(each.name, each.shape) for each in found.outputs]):
+    told = [(each.input, _shapes(each.outputs)) for each in facts.sizes]
+    if told != [(each.input.shape, _shapes(each.outputs)) for each in pinned.native.sizes]:
         raise ArtifactError(place, f"{LIBRARY} is of another net than the manifest", AGAIN)
     return Net(
         name=facts.net,
-        input=facts.input,
-        outputs=facts.outputs,
+        input=facts.sizes[0].input,
+        outputs=facts.sizes[0].outputs,
         classes=facts.classes,
         folder=place,
         _pinned=pinned,
         _preprocessing=facts.preprocessing,
     )
+
+
+def _shapes(values: Iterable[Output | Value]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(each.name, each.shape) for each in values]
 
 
 def _flaw(path: Path, expected: FileEntry) -> str | None:

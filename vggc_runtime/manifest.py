@@ -39,16 +39,23 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class SizeFacts:
+    """What an image of one size is, (C, H, W), and what the heads give of one."""
+
+    input: tuple[int, int, int]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What a manifest says of a net for a CPU.
+    """What a manifest says of a net for a CPU. Of the `sizes` of images the first is the main one.
 
     `preprocessing` are the arguments of `vggc_runtime.preprocessing.Preprocessing`, each of its
     type; whether they fit the net is not looked at, as that takes Pillow.
     """
 
     net: str
-    input: tuple[int, int, int]
-    outputs: tuple[Output, ...]
+    sizes: tuple[SizeFacts, ...]
     classes: tuple[str, ...]
     preprocessing: Mapping[str, Any]
     files: Mapping[str, FileEntry]
@@ -91,24 +98,30 @@ def read_facts(folder: Path) -> Facts:
 
 def _facts(value: dict[str, Any]) -> Facts:
     files = _item(value, "files", dict)
-    channels, *size = _shape(value, "input")
-    if len(size) != 2:
-        raise MalformedError("input is not of three axes")
-    outputs = tuple(map(_output, _item(value, "outputs", list)))
+    sizes = tuple(map(_size, _item(value, "sizes", list)))
     classes = tuple(_each(_item(value, "classes", list), str, "classes"))
-    if not outputs:
-        raise MalformedError("there is no output")
-    named = next((each for each in outputs if each.kind == "classes"), None)
+    if not sizes:
+        raise MalformedError("there is no size of images")
+    named = next((each for each in sizes[0].outputs if each.kind == "classes"), None)
     if len(classes) > MOST_CLASSES or (named and classes and len(classes) != named.count):
         raise MalformedError("classes are not as many as the outputs")
     return Facts(
         net=_item(value, "net", str),
-        input=(channels, size[0], size[1]),
-        outputs=outputs,
+        sizes=sizes,
         classes=classes,
         preprocessing=_preprocessing(_item(value, "preprocessing", dict)),
         files={name: _file(_item(files, name, dict)) for name in (LIBRARY, WEIGHTS)},
     )
+
+
+def _size(value: Any) -> SizeFacts:
+    channels, *size = _shape(value, "input")
+    if len(size) != 2:
+        raise MalformedError("input is not of three axes")
+    outputs = tuple(map(_output, _item(value, "outputs", list)))
+    if not outputs:
+        raise MalformedError("there is no output")
+    return SizeFacts((channels, size[0], size[1]), outputs)
 
 
 def _output(value: Any) -> Output:

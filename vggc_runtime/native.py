@@ -81,6 +81,14 @@ class Value:
 
 
 @dataclass(frozen=True)
+class NativeSize:
+    """What an image of one size is, and what the heads give of one."""
+
+    input: Value
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
 class NativeStep:
     """What a step of a net has done.
 
@@ -109,11 +117,10 @@ Watcher: TypeAlias = Callable[[NativeStep], None]
 @dataclass(frozen=True)
 class NativeNet:
     """A net that is open, for any thread of the process that opened it. It is closed when nothing
-    knows it any more.
+    knows it any more. Of the `sizes` of images that it takes the first is the main one.
     """
 
-    input: Value
-    outputs: tuple[Value, ...]
+    sizes: tuple[NativeSize, ...]
     _functions: dict[str, Any]
     _handle: ctypes.c_void_p
 
@@ -150,21 +157,28 @@ class NativeNet:
         )
         path = bytes(weights)
         _check(functions, functions["open"](path, ctypes.byref(options), ctypes.byref(handle)))
-        outputs: list[Value] = []
-        while (found := functions["output"](len(outputs))).name is not None:
-            outputs.append(_value(found))
-        made = cls(_value(functions["input"]()), tuple(outputs), functions, handle)
+        made = cls(_sizes(functions), functions, handle)
         weakref.finalize(made, functions["close"], handle)
         return made
 
+    @property
+    def input(self) -> Value:
+        """What an image of the main size is."""
+        return self.sizes[0].input
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """What each head gives of an image of the main size."""
+        return self.sizes[0].outputs
+
     def run(self, images: Array) -> tuple[Array, ...]:
-        """What each head gives of images (N, C, H, W), N of any size.
+        """What each head gives of images (N, C, H, W) of one of the sizes, N any number.
 
         Raises:
             ValueError: they are of another shape.
             NativeError: the net cannot be run, as memory is short.
         """
-        return self._called("run", images)
+        return self._called("run_at", images)
 
     def watch(self, images: Array, watcher: Watcher) -> tuple[Array, ...]:
         """What `run` gives; `watcher` is shown each step when it has ended.
@@ -189,8 +203,9 @@ class NativeNet:
             raise faults[0]
         return given
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> Array:
-        """What the net takes of a picture's pixels, RGB (H, W, 3): see `NET_prepare`.
+    def prepare(self, pixels: NDArray[np.uint8], size: int = 0) -> Array:
+        """What the net takes of a picture's pixels, RGB (H, W, 3), at one of the sizes, by its
+        number: see `NET_prepare`.
 
         Raises:
             ValueError: they are no such pixels.
@@ -200,26 +215,29 @@ class NativeNet:
             raise ValueError(f"{pixels.dtype} of shape {pixels.shape} are no pixels (H, W, 3)")
         rows = np.ascontiguousarray(pixels)
         height, width, _ = rows.shape
-        image = np.empty(self.input.shape, np.float32)
-        prepare = self._functions["prepare"]
+        image = np.empty(self.sizes[size].input.shape, np.float32)
+        prepare = self._functions["prepare_at"]
         _check(
             self._functions,
-            prepare(rows.ctypes.data, width, height, rows.strides[0], image.ctypes.data),
+            prepare(size, rows.ctypes.data, width, height, rows.strides[0], image.ctypes.data),
         )
         return image
 
     def _called(self, function: str, images: Array, *more: Any) -> tuple[Array, ...]:
-        if images.shape[1:] != self.input.shape or images.dtype != np.float32:
+        shapes = [each.input.shape for each in self.sizes]
+        if images.shape[1:] not in shapes or images.dtype != np.float32:
             what = f"{images.dtype} of shape {images.shape}"
-            raise ValueError(f"{what} are no images {('N', *self.input.shape)} in float32")
-        rows = np.ascontiguousarray(images)
-        given = tuple(np.empty((len(rows), *each.shape), np.float32) for each in self.outputs)
+            takes = " or ".join(str(("N", *shape)) for shape in shapes)
+            raise ValueError(f"{what} are no images {takes} in float32")
+        size = shapes.index(images.shape[1:])
+        rows, outputs = np.ascontiguousarray(images), self.sizes[size].outputs
+        given = tuple(np.empty((len(rows), *each.shape), np.float32) for each in outputs)
         if len(rows):
             places = (ctypes.c_void_p * len(given))(*(each.ctypes.data for each in given))
             call = self._functions[function]
             _check(
                 self._functions,
-                call(self._handle, len(rows), rows.ctypes.data, places, *more),
+                call(self._handle, size, len(rows), rows.ctypes.data, places, *more),
             )
         return given
 
@@ -231,13 +249,16 @@ def _functions(library: ctypes.CDLL, prefix: str) -> dict[str, Any]:
         AttributeError: the library lacks one.
     """
     pointer, count = ctypes.c_void_p, ctypes.c_int
-    run = (pointer, count, pointer, pointer)
+    run = (pointer, count, count, pointer, pointer)
     types: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "open": (count, (ctypes.c_char_p, pointer, pointer)),
-        "input": (_Value, ()),
-        "output": (_Value, (count,)),
-        "prepare": (count, (pointer, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, pointer)),
-        "run": (count, run),
+        "input_at": (_Value, (count,)),
+        "output_at": (_Value, (count, count)),
+        "prepare_at": (
+            count,
+            (count, pointer, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, pointer),
+        ),
+        "run_at": (count, run),
         "watch": (count, (*run, _WATCHER, pointer)),
         "error": (ctypes.c_char_p, ()),
         "close": (None, (pointer,)),
@@ -252,6 +273,17 @@ def _functions(library: ctypes.CDLL, prefix: str) -> dict[str, Any]:
 def _check(functions: dict[str, Any], failed: int) -> None:
     if failed:
         raise NativeError(functions["error"]().decode("utf-8", "replace"))
+
+
+def _sizes(functions: dict[str, Any]) -> tuple[NativeSize, ...]:
+    """All sizes of images that a net takes."""
+    sizes: list[NativeSize] = []
+    while (image := functions["input_at"](len(sizes))).name is not None:
+        outputs: list[Value] = []
+        while (found := functions["output_at"](len(sizes), len(outputs))).name is not None:
+            outputs.append(_value(found))
+        sizes.append(NativeSize(_value(image), tuple(outputs)))
+    return tuple(sizes)
 
 
 def _value(found: _Value) -> Value:

@@ -21,14 +21,17 @@ from vggc.compiler.error_budget import (
     allotment,
 )
 from vggc.compiler.packing import packings
+from vggc.compiler.pipeline import name_of, require_same_weights
 from vggc.compiler.relax import with_kernels
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Workload
+from vggc.passes.dense import dense_at
+from vggc.passes.prepare import prepared
 from vggc.plan.plan import Plan
 from vggc.program import load, zoo
 from vggc.runtime.artifact import Target
-from vggc.runtime.plans import plan_for
+from vggc.runtime.plans import plan_for, plans_for
 from vggc.support.precision import ArtifactPrecision
 
 CPU = resolve("cpu", mcpu="cooperlake")
@@ -79,6 +82,23 @@ def test_kernels_of_all_batches_read_the_same_weights(
     calls = {str(plan.batch): plan for plan in plans(graph_of(ODD), target, precision)}
     may = allotment([*calls.values()], target, MAX_ERROR)
     assert packings(with_kernels(calls, kernels_for(target, may.by_cost.get)).values())
+
+
+@pytest.mark.parametrize(("target", "precision"), FORMS)
+def test_kernels_for_crops_and_for_whole_images_read_the_same_weights(
+    target: Target, precision: ArtifactPrecision
+) -> None:
+    """A fully-connected layer's weight is that of the convolution that slides."""
+    text = "conv3-24 | conv5-20 stride=2 | conv3-40 | pool | fc-33 ×2 | fc-10 | softmax"
+    net = graph_of(text, "3x24x28")
+    graphs = [prepared(each) for each in (net, dense_at(net, (31, 44)).graph)]
+    made = plans_for(graphs, (1, 3), target, precision)
+    require_same_weights(made)
+    may = allotment(made, target, MAX_ERROR)
+    calls = with_kernels(
+        {name_of(plan): plan for plan in made}, kernels_for(target, may.by_cost.get)
+    )
+    assert packings(calls.values())
 
 
 @pytest.mark.slow
@@ -237,4 +257,5 @@ def test_kernels_that_round_otherwise_are_not_taken_together(dense: Dense) -> No
 
 
 def allotment_of_one(may: Allotment, work: Workload) -> Allotment:
-    return Allotment(((work,),), {work: may.offers[work]}, may.budget)
+    alone = {work: may.offers[work]}
+    return replace(may, calls=((work,),), alike=(), of_one_size=(), offers=alone)

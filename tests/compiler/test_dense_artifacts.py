@@ -20,9 +20,10 @@ from vggc.compiler.targets import resolve
 from vggc.ir.weights import Weights, seeded
 from vggc.measure.verify import verify
 from vggc.program import Program
-from vggc.runtime.artifact import _digest, read_manifest, sound_manifest
+from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
+from vggc_runtime.manifest import digest_of
 from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]
@@ -147,23 +148,13 @@ def test_verify_speaks_of_no_classes_where_there_are_none(tmp_path: Path, vggc_h
         assert "random: ok, relative L2 error" in out
 
 
-def test_an_artifact_of_before_has_no_word_of_density(plain: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    shutil.copytree(plain, folder)
-    path = folder / "manifest.json"
-    written = json.loads(path.read_text())
-    assert written.pop("dense") is False
-    path.write_text(json.dumps(written | {"sha256": _digest(written)}))
-    assert not read_manifest(folder).dense
-    Session.load(folder)
-
-
 def test_what_says_that_it_is_dense_and_is_not_is_refused(plain: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(plain, folder)
     path = folder / "manifest.json"
-    written = json.loads(path.read_text()) | {"dense": True}
-    path.write_text(json.dumps(written | {"sha256": _digest(written)}))
+    written = json.loads(path.read_text())
+    written["sizes"][0]["dense"] = True
+    path.write_text(json.dumps(written | {"sha256": digest_of(written)}))
     with pytest.raises(UserError, match="are of nets of other shapes"):
         Session.load(folder)
 
@@ -290,7 +281,7 @@ def test_compile_takes_a_size_and_says_so(tmp_path: Path, vggc_here: Here) -> No
         "compile", tmp_path / "net.vgg", "--dense", "21x30", "-o", tmp_path / "a", *how
     )
     assert code == 0
-    assert json.loads(out)["dense"] == [21, 30]
+    assert json.loads(out)["dense"] == [[21, 30]]
     manifest = sound_manifest(tmp_path / "a")
     assert manifest.dense
     assert manifest.preprocessing.size == (21, 30)

@@ -39,6 +39,7 @@ from vggc.compiler.plan_table import (
     TableCall,
     TableEntry,
     TableHead,
+    TableSize,
     TableTensor,
     c_source,
     symbols,
@@ -242,9 +243,7 @@ def test_compilers_warn_of_nothing(branches: Path, tmp_path: Path, compiler: str
         net="net",
         cpu="any",
         instructions=(),
-        input=manifest.input,
-        heads=heads,
-        entries=(entry,),
+        sizes=(TableSize(manifest.input, None, heads, (entry,)),),
         weights=StoredWeights.of(branches / WEIGHTS),
     )
     header = (branches / STANDALONE / "of_branches.h").read_text().replace("of_branches", "net")

@@ -139,7 +139,7 @@ def test_layers_share_the_error_of_a_net_in_squares(budget: float) -> None:
         found = {step.workload: choices(step.workload, here(), share) for step in calls.steps}
         return {work: offered[0] for work, offered in found.items() if offered}
 
-    share = share_of_error(calls, resolve("cpu"), budget)
+    share = share_of_error([calls], resolve("cpu"), budget)
     assert together(calls, of_least_cost(share)) <= budget
     levels = sorted({error for step in calls.steps for error in errors(step.workload).values()})
     assert share in levels

@@ -355,7 +355,11 @@ GOOD = np.zeros((2, 3, 16, 16), np.float32)
         (GOOD.astype(">f4"), ">f4 of shape (2, 3, 16, 16)", "`x.astype(numpy.float32)`"),
         (GOOD.astype(np.uint8), "uint8 of shape (2, 3, 16, 16)", "`predict` takes images"),
         (GOOD.transpose(0, 2, 3, 1), "float32 of shape (2, 16, 16, 3)", "channels come first"),
-        (GOOD[:, :, :8], "float32 of shape (2, 3, 8, 16)", "size=(H, W)"),
+        (
+            GOOD[:, :, :8],
+            "float32 of shape (2, 3, 8, 16)",
+            "`--input 16,8x16` is for those of this size",
+        ),
         (GOOD[:0], "float32 of shape (0, 3, 16, 16)", "no image in it"),
         (torch.from_numpy(GOOD).double(), "float64 of shape (2, 3, 16, 16)", "`x.float()`"),
         (torch.zeros(2, 3, 16, 16, requires_grad=True), "a Tensor", "`x.detach()"),

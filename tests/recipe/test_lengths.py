@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vggc.api.trained import for_input
 from vggc.program import Program, load, with_input
-from vggc.recipe.lengths import in_proportion
+from vggc.recipe.lengths import for_input, in_proportion
 from vggc.support.source import Source
 from vggc.syntax.parse import parse
 from vggc_runtime.preprocessing import Preprocessing

@@ -253,8 +253,8 @@ def test_compile_tells_and_dumps_each_batch(tiny_file: Path, tmp_path: Path) -> 
     assert f"{out}: tiny, batches of 1, 4, " in told.stdout
     assert "--batch 1,4` measures" in told.stderr
     plans = (dump / "03-plan/plan.txt").read_text()
-    assert "tiny, batch 1: " in plans
-    assert "tiny, batch 4: " in plans
+    assert "tiny, batch 1 of 3×16×16: " in plans
+    assert "tiny, batch 4 of 3×16×16: " in plans
     choices = (dump / "06-choose-kernels/choices.txt").read_text().splitlines()[2:]
     assert {line.split()[0] for line in choices} == {"1", "4"}
     source = (dump / "12-export/tiny.c").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,19 @@ class Made:
         return self.folder / "art"
 
 
-def make(folder: Path, precision: str, image: Path, *, graphs: bool = True) -> Made:
+def make(
+    folder: Path,
+    precision: str,
+    image: Path,
+    batches: str = BATCHES,
+    *,
+    graphs: bool = True,
+    sizes: Sequence[str] = (),
+) -> Made:
     net = folder / "tiny.vgg"
     net.write_text(TINY)
     images = image.parent if precision == "int8" else None
-    source = compiled(str(net), precision, BATCHES, folder, images, graphs=graphs)
+    source = compiled(str(net), precision, batches, folder, images, graphs=graphs, sizes=sizes)
     return Made(folder, gpu_on_cpu.environment(source, folder))
 
 
@@ -78,6 +87,15 @@ def test_so_is_one_in_fewer_bits(precision: str, graphs: bool, image: Path, tmp_
     assert read_manifest(tmp_path / "art").target.graphs == graphs
     kinds = {line.split()[0] for line in gpu_on_cpu.launched(tmp_path)}
     assert kinds == ({"kernel", "capture", "graph"} if graphs else {"kernel"})
+
+
+def test_so_is_one_for_crops_and_for_whole_images(image: Path, tmp_path: Path) -> None:
+    """Whose fully-connected layers slide over the latter, with the same weights."""
+    sizes = ["--input", "16", "--dense", "18x20"]
+    found = make(tmp_path, "float32", image, "2", sizes=sizes)
+    told = vggc(["verify", str(found.artifact)], found.environment)
+    assert "random of 16×16: ok" in told
+    assert "random of 18×20: ok" in told
 
 
 SCRIPT = """

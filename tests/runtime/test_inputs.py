@@ -25,8 +25,11 @@ def manifest(channels: int = 3, batch: int = 4) -> Any:
     """As far as it is asked, that of a net for images of 8×8."""
     mean, std = (0.4, 0.5, 0.6, 0.5)[:channels], (0.2, 0.3, 0.25, 0.5)[:channels]
     preprocessing = Preprocessing((8, 8), 10, mean, std)
-    largest = ArtifactEntry(batch, ())
-    return SimpleNamespace(input=(channels, 8, 8), largest=largest, preprocessing=preprocessing)
+    largest = ArtifactEntry(batch, (8, 8), ())
+    shape = (channels, 8, 8)
+    return SimpleNamespace(
+        input=shape, inputs=(shape,), largest=largest, preprocessing=preprocessing
+    )
 
 
 def read(path: Path, channels: int = 3) -> np.ndarray:

@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,8 +34,10 @@ def compiled(
     weights: Path | None = None,
     *,
     graphs: bool = True,
+    sizes: Sequence[str] = (),
 ) -> str:
-    """Compiles a net to `folder/art`, and gives the CUDA C++ of its kernels.
+    """Compiles a net to `folder/art`, with the options that name `sizes`, and gives the CUDA C++ of
+    its kernels.
 
     int8 is calibrated on `images`; weights are random where none are given.
     """
@@ -43,7 +46,7 @@ def compiled(
     calibration = ["--calibrate", str(images)] if images else []
     one_by_one = [] if graphs else ["--no-graph"]
     trained = ["--weights", str(weights)] if weights else []
-    more = [*calibration, *one_by_one, *trained]
+    more = [*calibration, *one_by_one, *trained, *sizes]
     vggc(["compile", net, *options, *more, *places], dict(os.environ))
     (source,) = (folder / "dump").glob("*-generate/kernels.cu")
     return source.read_text("utf-8")

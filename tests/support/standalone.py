@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tests.support.nets import program
 from vggc.api.trained import from_spec
@@ -116,7 +117,7 @@ class StandaloneNet:
         prefix = prefix_of(read_manifest(folder).net)
         library = ctypes.CDLL(str(folder / STANDALONE / f"lib{prefix}.so"))
         getattr(library, f"{prefix}_error").restype = ctypes.c_char_p
-        for name in ("input", "output"):
+        for name in ("input", "output", "input_at", "output_at"):
             getattr(library, f"{prefix}_{name}").restype = NetValue
         made = cls(library, prefix, ctypes.c_void_p())
         options = NetOptions(threads=threads, map=int(map_))
@@ -126,7 +127,7 @@ class StandaloneNet:
 
     def call(self, name: str, *arguments: object) -> None:
         if getattr(self.library, f"{self.prefix}_{name}")(*arguments):
-            raise RefusedError(getattr(self.library, f"{self.prefix}_error")().decode())
+            raise RefusedError(self.error())
 
     def value(self, name: str, *arguments: int) -> tuple[str | None, tuple[int, ...]]:
         """The name and shape of the input or an output."""
@@ -134,20 +135,43 @@ class StandaloneNet:
         shape = tuple(found.shape[i] for i in range(found.ndim))
         return found.name and found.name.decode(), shape
 
-    def run(self, images: Array) -> dict[str, Array]:
-        """Every output by its name."""
-        return self.ready(images)()
+    def error(self) -> str:
+        """Why the last call failed."""
+        text: bytes = getattr(self.library, f"{self.prefix}_error")()
+        return text.decode()
 
-    def ready(self, images: Array) -> Callable[[], dict[str, Array]]:
+    def size(self, height: int, width: int) -> int:
+        """The number of a size of images; -1 where there is none."""
+        arguments = ctypes.c_int64(height), ctypes.c_int64(width)
+        return int(getattr(self.library, f"{self.prefix}_size")(*arguments))
+
+    def prepared(self, pixels: npt.NDArray[np.uint8], size: int) -> Array:
+        """A picture (H, W, 3) as the net takes it at a size, by its number."""
+        image = np.full(self.value("input_at", size)[1], np.nan, np.float32)
+        height, width, _ = pixels.shape
+        sides = (ctypes.c_int64(each) for each in (width, height, 3 * width))
+        given = ctypes.c_void_p(pixels.ctypes.data), *sides
+        self.call("prepare_at", size, *given, ctypes.c_void_p(image.ctypes.data))
+        return image
+
+    def run(self, images: Array, *, size: int = 0) -> dict[str, Array]:
+        """Every output by its name, of images of a size, by its number."""
+        return self.ready(images, size=size)()
+
+    def ready(self, images: Array, *, size: int = 0) -> Callable[[], dict[str, Array]]:
         """What computes every output by its name, each time at the same places."""
         outputs: dict[str, Array] = {}
-        while (described := self.value("output", len(outputs)))[0]:
+        while (described := self.value("output_at", size, len(outputs)))[0]:
             outputs[str(described[0])] = np.full((len(images), *described[1]), np.nan, np.float32)
         pointers = (ctypes.c_void_p * len(outputs))(*(y.ctypes.data for y in outputs.values()))
 
         def call() -> dict[str, Array]:
             given = ctypes.c_void_p(images.ctypes.data)
-            self.call("run", self.handle, len(images), given, pointers)
+            count = len(images)
+            if size:
+                self.call("run_at", self.handle, size, count, given, pointers)
+            else:
+                self.call("run", self.handle, count, given, pointers)
             return outputs  # which live as long as this does: the library knows addresses only
 
         return call

@@ -11,7 +11,14 @@ from typing import get_args, get_type_hints
 import pytest
 
 from vggc import __version__
-from vggc.runtime.artifact import FILES, ArtifactEntry, Manifest, Target, read_manifest
+from vggc.runtime.artifact import (
+    FILES,
+    ArtifactEntry,
+    InputSize,
+    Manifest,
+    Target,
+    read_manifest,
+)
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import (
     ARTIFACT_PRECISIONS,
@@ -37,14 +44,13 @@ MANIFEST = Manifest(
     net="tiny",
     target=Target("cpu", "cpu", {"kind": "llvm"}),
     precision="bfloat16",
-    input=(3, 8, 8),
-    outputs=(Output("output", "classes", (2,)),),
+    sizes=(InputSize((3, 8, 8), (Output("output", "classes", (2,)),)),),
     preprocessing=Preprocessing((8, 8), None, (0.45,) * 3, (0.25,) * 3),
     classes=("cat", "dog"),
     weights_from="seed 0",
     float32_sha256="",
     weights={},
-    entries=(ArtifactEntry(1, ()),),
+    entries=(ArtifactEntry(1, (8, 8), ()),),
     files={name: FileEntry("", 0) for name in FILES},
 )
 

@@ -256,7 +256,7 @@ def test_what_ends_the_use_of_a_card_is_the_choices_own_failure(
     server: TrackerAddress | None,
 ) -> None:
     """Wherever it is; what may be the machine's fault costs no choice its place."""
-    (layer,) = layers_of(_plan_of_small(), AN_H200)
+    (layer,) = layers_of([_plan_of_small()], AN_H200)
     bad = layer.task.choices[3]
     assert bad != layer.task.reference
     crashes = 0

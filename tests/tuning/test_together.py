@@ -52,13 +52,8 @@ def run(folder: Path, turns: int, joint: Together | None = None) -> TuningProgre
         if left < 0:
             raise KeyboardInterrupt
 
-    layers = tuple(
-        layer
-        for batch in BATCHES
-        for layer in layers_of(
-            plan_for(graph, batch, HOST, "float32"), joint.machine, joint.may.share
-        )
-    )
+    plans = [plan_for(graph, batch, HOST, "float32") for batch in BATCHES]
+    layers = layers_of(plans, joint.machine, joint.may.share)
     with opened(folder) as database:
         return tune(layers, database, 600.0, "cc", [None], watch, joint)
 

@@ -102,7 +102,7 @@ def test_halos_and_activations_do_not_tell_tasks_apart() -> None:
 
 def test_equal_shapes_of_a_net_are_one_task() -> None:
     graph = program("net a input 8x16x16\n conv3-8 ×3 | conv3-9\n | fc-5").graph
-    layers = layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
+    layers = layers_of([plan_for(graph, 1, HOST, "float32")], TunedCpu(HOST, 1))
     assert layers[0].layers == ("conv1_1", "conv1_2", "conv1_3")
     assert [len(layer.layers) for layer in layers] == [3, 1, 1]
 
@@ -457,12 +457,12 @@ def by_place(task: Task, choice: Choice) -> MeasuredTime:
 
 def two_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
-    return layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
+    return layers_of([plan_for(graph, 1, HOST, "float32")], TunedCpu(HOST, 1))
 
 
 def deep_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 64x8x8\n conv3-64").graph
-    return layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
+    return layers_of([plan_for(graph, 1, HOST, "float32")], TunedCpu(HOST, 1))
 
 
 def run(
@@ -850,7 +850,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     graph = program(TINY).graph
     target = resolve("cpu")
-    layers = layers_of(plan_for(graph, 1, target, "float32"), TunedCpu(target, 1))[:2]
+    layers = layers_of([plan_for(graph, 1, target, "float32")], TunedCpu(target, 1))[:2]
     course = run_for_real(folder, layers, until=lambda layer: layer.best is not None)
     assert course.first_error is None
     assert course.measured > 8
@@ -911,7 +911,7 @@ def test_an_artifact_keeps_choices_of_which_no_database_knows(
     calls = plan_for(program(TINY).graph, 1, target, "float32")
     unusual: dict[str, Choice] = {}
     with opened(database) as store:
-        for layer in layers_of(calls, TunedCpu(target, 3)):
+        for layer in layers_of([calls], TunedCpu(target, 3)):
             default, choice = layer.task.choices[0], layer.task.choices[-1]
             store.add(layer.task, default, 2e-6)
             store.add(layer.task, choice, 1e-6)
@@ -1032,8 +1032,8 @@ def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Pat
     calls = plan_for(graph, 1, target, "float32")
     offered = []
     for budget in (1.0, 1e-5, 1e-6, 0.0):
-        share = share_of_error(calls, target, budget)
-        layers = layers_of(calls, TunedCpu(target, 1), share)
+        share = share_of_error([calls], target, budget)
+        layers = layers_of([calls], TunedCpu(target, 1), share)
         by_text = {layer.task.text: layer.task for layer in layers}
         asked = [
             (step.workload, Task(canonical(step.workload), TunedCpu(target, 1)))
@@ -1065,7 +1065,7 @@ def test_the_cost_model_counts_the_threads_that_are_asked_for(tmp_path: Path) ->
         _, entry = [kernel for kernel in manifest.largest.kernels if kernel.workload == "Conv"]
         chosen[threads] = Choice(entry.algorithm, tuple(entry.knobs.items()))
         calls = plan_for(load(str(spec)).graph, 1, HOST, "float32")
-        share = share_of_error(calls, HOST, 1e-5)
+        share = share_of_error([calls], HOST, 1e-5)
         assert chosen[threads] == replace(task(work, threads), max_error=share).choices[0]
         assert all(result.passed for result in verify(folder))
     assert chosen[1] != chosen[48]

@@ -20,12 +20,14 @@ class BenchOptions:
     """What the user asks `bench` for; None where nothing is said.
 
     `against` names engines: those that are installed where it is None. `batch` is one of the
-    artifact's, the largest unless told. `images` is a folder for engines that quantise; `weights`
+    artifact's, the largest unless told, `size` (H, W) one of its sizes, the main one unless told.
+    `images` is a folder for engines that quantise; `weights`
     what the artifact was compiled from.
     """
 
     against: Sequence[str] | None = None
     batch: int | None = None
+    size: tuple[int, int] | None = None
     threads: int | None = None
     rounds: int = 15
     images: Path | None = None
@@ -60,17 +62,25 @@ def bench(artifact: Path, options: BenchOptions) -> Timing:
         options.threads,
         options.rounds,
         batch=options.batch,
+        size=options.size,
         images=options.images,
         weights=options.weights,
         lenient=lenient,
     )
 
 
-def profile(artifact: Path, threads: int | None, rounds: int, batch: int | None = None) -> Profile:
-    """Times each kernel of an artifact, for one of its batches: the largest unless told.
+def profile(
+    artifact: Path,
+    threads: int | None,
+    rounds: int,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Profile:
+    """Times each kernel of an artifact, for one of its batches and sizes (H, W): the largest batch
+    and the main size unless told.
 
     Raises:
-        UserError: it is damaged or not for this machine or such a batch.
+        UserError: it is damaged or not for this machine or such images.
     """
     from vggc.runtime.artifact import require_memory
 
@@ -78,16 +88,18 @@ def profile(artifact: Path, threads: int | None, rounds: int, batch: int | None 
 
     from vggc.measure.profile import profile
 
-    return profile(artifact, threads, rounds, batch)
+    return profile(artifact, threads, rounds, batch, size)
 
 
-def estimate(artifact: Path, card: str, batch: int | None = None) -> CardEstimate:
+def estimate(
+    artifact: Path, card: str, batch: int | None = None, size: tuple[int, int] | None = None
+) -> CardEstimate:
     """What each kernel of an artifact for GPUs is thought to take on a card, by a stated model, for
-    one of its batches: the largest unless told.
+    one of its batches and sizes (H, W): the largest batch and the main size unless told.
 
     Raises:
-        UserError: it is damaged or not for GPUs or such a batch, or the card is unknown.
+        UserError: it is damaged or not for GPUs or such images, or the card is unknown.
     """
     from vggc.measure.estimates import estimate
 
-    return estimate(artifact, card, batch)
+    return estimate(artifact, card, batch, size)

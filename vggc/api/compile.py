@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.api.subject import ask
 from vggc.api.trained import NetOfRun, Subject
+from vggc.ir.graph import Graph
 from vggc.ir.needs import compiling
 from vggc.ir.ops import describe
-from vggc.passes.dense import DenseGraph, dense_at
+from vggc.passes.dense import DenseGraph, dense_at, resized
 from vggc.program import Program
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full
+from vggc.support.sizes import checked_sizes, spelt_size
 
 if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
@@ -31,6 +33,19 @@ FOR_CROPS = "leave `--dense` out: its kernels are then for crops of its input's 
 """What to do about a net that cannot be applied densely."""
 
 
+class OtherWeightsAt(Diagnostic):
+    title = "{net} takes other weights for images of {size} pixels than for those of {main}"
+    label = "`{weight}` has {there} values for those, and {here} for these"
+    help = "`{options}` slides it over the larger images, as `vggc eval` does"
+    net: str
+    size: str
+    main: str
+    weight: str
+    there: str
+    here: str
+    options: str
+
+
 class SmallerThanInput(Diagnostic):
     title = "images of {size} pixels are smaller than what {net} takes, {input}"
     label = "a net is applied densely to images that its input fits into"
@@ -44,8 +59,9 @@ class SmallerThanInput(Diagnostic):
 class CompileOptions:
     """What the user asks `compile` for; None where nothing is said.
 
-    `batches` are the numbers of images that are computed at once, ascending. `size` is (H, W),
-    `dense` the (H, W) of images that the net is applied densely to, `max_error` a relative L2
+    `batches` are the numbers of images that are computed at once, ascending. `sizes` are (H, W) of
+    the input, `dense` those of images that the net is applied densely to; the first of the former
+    is the main one, or, where there is none, the first of the latter. `max_error` is a relative L2
     error, `num_images` how many of those in the folder `images` int8 is calibrated on. With
     `graphs` the kernels of a GPU are replayed in CUDA graphs. Where not `tuned`, no database of
     measurements is asked. With `standalone` a library for C is made, too.
@@ -58,8 +74,8 @@ class CompileOptions:
     weights: Path | None = None
     seed: int | None = None
     batches: tuple[int, ...] = (1,)
-    size: tuple[int, int] | None = None
-    dense: tuple[int, int] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    dense: tuple[tuple[int, int], ...] = ()
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     images: Path | None = None
@@ -74,12 +90,13 @@ class CompileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompilePlan:
-    """An artifact that is to be made in `folder`; int8 is calibrated on `pictures`. `spread` is how
-    the net is applied densely, if it is; the subject's preprocessing is then that of whole images.
+    """An artifact that is to be made in `folder`; int8 is calibrated on `pictures`. The subject's
+    preprocessing is that of the main size: where that is `dense`, of whole images.
     """
 
     subject: Subject
-    spread: DenseGraph | None
+    applied: tuple[AppliedNet, ...]
+    """The net for each size of images, the main one first."""
     machine: Target
     threads: int
     batches: tuple[int, ...]
@@ -99,20 +116,20 @@ class CompilePlan:
             UserError: a folder is taken, there is no linker, or an image is none.
         """
         from vggc.compiler.dump import Dump
-        from vggc.compiler.pipeline import Job, build_artifact, unwatched
+        from vggc.compiler.pipeline import Job, SizedGraph, build_artifact, unwatched
 
         watcher = Dump(self.dump) if self.dump else None
         refuse_full(self.folder)
         if watcher:
             watcher.check(self.folder)
         started = time.perf_counter()
-        subject, spread = self.subject, self.spread
+        subject, main = self.subject, self.applied[0]
         job = Job(
             net=subject.program.net,
-            graph=spread.graph if spread else subject.program.graph,
+            graph=main.spread.graph,
             target=self.machine,
             batches=self.batches,
-            weights=spread.weights(subject.weights) if spread else subject.weights,
+            weights=main.spread.weights(subject.weights),
             weights_from=subject.weights_from,
             preprocessing=subject.preprocessing,
             classes=subject.classes,
@@ -121,7 +138,8 @@ class CompilePlan:
             times_of=self.times_of,
             max_error=self.max_error,
             may_overwrite=True,
-            dense=spread is not None,
+            dense=main.dense,
+            others=tuple(SizedGraph(each.spread.graph, each.dense) for each in self.applied[1:]),
             standalone=self.standalone,
         )
         manifest = build_artifact(job, self.folder, watcher or unwatched)
@@ -143,7 +161,7 @@ class Compiled:
 
     @property
     def kernels(self) -> tuple[KernelEntry, ...]:
-        """The kernel calls of all batches."""
+        """The kernel calls of all sizes and batches."""
         return tuple(kernel for entry in self.manifest.entries for kernel in entry.kernels)
 
     @property
@@ -162,11 +180,13 @@ def plan(
             for does not go together.
     """
     # Before TVM is loaded, which takes two seconds.
-    need = compiling(options.target, options.precision, len(options.batches))
-    asked = ask(spec, options.weights, options.seed, options.size, need, say)
-    spread = densely(asked.program, options.dense) if options.dense else None
-    if spread:
-        need.require(spread.graph)
+    sizes, dense = checked_sizes(options.sizes, options.dense)
+    entries = len(options.batches) * (len(sizes) + len(dense) or 1)
+    need = compiling(options.target, options.precision, entries)
+    asked = ask(spec, options.weights, options.seed, sizes[0] if sizes else None, need, say)
+    applied = applied_at(asked.program, sizes, dense)
+    for each in applied:
+        need.require(each.spread.graph)
 
     from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
     from vggc.compiler.cards import variants
@@ -182,8 +202,8 @@ def plan(
     budget = budget_for(machine, options.precision, options.max_error)
     require_images(options.precision, options.images, options.num_images)
     subject = asked.subject()
-    if options.dense:
-        how = replace(subject.preprocessing, size=options.dense, scale=None)
+    if applied[0].dense:
+        how = replace(subject.preprocessing, size=dense[0], scale=None)
         subject = replace(subject, preprocessing=how)
     if machine.kind == "cuda" and options.threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
@@ -203,11 +223,11 @@ def plan(
     if options.images is not None:
         count = options.num_images or NUM_IMAGES
         pictures = choose_images(options.images, count, subject.preprocessing)
-    net = subject.program.net.name + ("-dense" if spread else "")
+    net = subject.program.net.name + ("-dense" if applied[0].dense else "")
     named = f"{net}-{machine.name.replace('/', '-')}"
     return CompilePlan(
         subject=subject,
-        spread=spread,
+        applied=applied,
         machine=machine,
         threads=threads,
         batches=options.batches,
@@ -219,6 +239,61 @@ def plan(
         dump=options.dump,
         standalone=options.standalone,
     )
+
+
+@dataclass(frozen=True)
+class AppliedNet:
+    """A net for images of one size: its graph with what it makes of weights, and whether it is
+    applied `dense`ly.
+    """
+
+    spread: DenseGraph
+    dense: bool = False
+
+
+def applied_at(
+    program: Program, sizes: Sequence[tuple[int, int]], dense: Sequence[tuple[int, int]]
+) -> tuple[AppliedNet, ...]:
+    """The net of a program, whose input is of the first of the `sizes` (H, W), as an artifact has
+    it for each of them, and applied densely to images of those in `dense`; as it is where none is
+    named. All take the same weights.
+
+    Raises:
+        UserError: it would take others, images to apply it densely to are smaller than its input,
+            or it cannot be applied so.
+    """
+    graph = program.graph
+    plain = [graph, *(built_at(graph, size) for size in sizes[1:])] if sizes or not dense else []
+    return (
+        *(AppliedNet(DenseGraph(each, {})) for each in plain),
+        *(AppliedNet(densely(program, size), dense=True) for size in dense),
+    )
+
+
+def built_at(graph: Graph, size: tuple[int, int]) -> Graph:
+    """The graph of a net for images of another size (H, W) that takes the same weights.
+
+    Raises:
+        UserError: it takes others, or it cannot be built there.
+    """
+    there = resized(graph, size, "leave the size out")
+    before = graph.all_weights
+    for name, weight in there.all_weights.items():
+        if weight.shape != before[name].shape:
+            _, height, width = graph.input
+            larger = size[0] >= height and size[1] >= width
+            small, large = ((height, width), size) if larger else (size, (height, width))
+            problem = OtherWeightsAt(
+                net=graph.name,
+                size=describe(size),
+                main=describe((height, width)),
+                weight=name,
+                there=f"{weight.size:,}",
+                here=f"{before[name].size:,}",
+                options=f"--input {spelt_size(small)} --dense {spelt_size(large)}",
+            )
+            raise UserError(problem)
+    return there
 
 
 def densely(program: Program, size: tuple[int, int]) -> DenseGraph:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What an artifact gives for `images` images: an array (images, …) an output, by its name.
+    """What an artifact gives for `images` images: an array (images, …) an output, by its name. The
+    manifest is what the artifact's says of images of their size.
 
     `pictures` are the width and height of the picture that each was cut from; there are none of
     values. `positions` tell where the maps of a dense artifact look, by the names of their outputs.
@@ -49,28 +50,37 @@ class RunResult:
         return list(range(min(output.count, top)))
 
 
-def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
-    """What an artifact gives for an image, or for what is in a .npy file.
+def run(
+    artifact: Path, source: Path, threads: int | None = None, size: tuple[int, int] | None = None
+) -> RunResult:
+    """What an artifact gives for an image, or for what is in a .npy file: as one of a `size` (H, W)
+    that it is compiled for; where none is told as one of the main size, or of that of the values.
 
     Raises:
         UserError: the artifact is damaged or not for this machine, or the file is no input for it.
         CheckFailed: values are not finite.
     """
+    from vggc.runtime.artifact import manifest_at
     from vggc.runtime.inputs import read_input
 
     session = session_of(artifact, threads, mapped=True)  # they are read once
-    images, pictures = read_input(source, session.manifest)
+    manifest = manifest_at(artifact, session.manifest, size) if size else session.manifest
+    images, pictures = read_input(source, manifest)
+    manifest = manifest.at(images.shape[2:])
     values = session.run_all(images)
     require_finite(artifact, values)
-    positions = positions_in(artifact, session.manifest)
-    return RunResult(session.manifest, len(images), values, pictures, positions)
+    positions = positions_in(artifact, manifest)
+    return RunResult(manifest, len(images), values, pictures, positions)
 
 
 def positions_in(artifact: Path, manifest: Manifest) -> Mapping[str, Positions]:
-    """Where the maps of a dense artifact look, by the names of its outputs; nothing of others."""
+    """Where the maps of a dense artifact look in images of its main size, by the names of its
+    outputs; nothing of others.
+    """
     from vggc.runtime.artifact import as_compiled, spec_graph
 
-    return as_compiled(spec_graph(artifact), manifest).positions if manifest.dense else {}
+    (main, *_) = manifest.sizes
+    return as_compiled(spec_graph(artifact), main).positions if main.dense else {}
 
 
 def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.analysis.report import Report
@@ -10,7 +10,7 @@ from vggc.ir.ops import Shape
 from vggc.ir.weights import Weights, seeded
 from vggc.ir.weights import load as load_weights
 from vggc.program import Program, load, with_input
-from vggc.recipe.lengths import in_proportion
+from vggc.recipe.lengths import for_input
 from vggc.support.paths import is_run
 from vggc.support.precision import Precision
 from vggc.training.run import Run
@@ -127,14 +127,6 @@ def from_spec(
         classes=(),
         seed=None if weights else seed,
     )
-
-
-def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
-    """The preprocessing for a net of another input size (H, W): the same in proportion."""
-    scale = preprocessing.scale
-    if scale is not None:
-        scale = in_proportion(scale, preprocessing.size, size)
-    return replace(preprocessing, size=size, scale=scale)
 
 
 def imagenet_preprocessing(input_: Shape) -> Preprocessing:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggc.api.compile import densely
+from vggc.api.compile import applied_at
 from vggc.api.trained import net_of, resized
 from vggc.ir.needs import TUNING
 from vggc.program import Program
 from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.sizes import checked_sizes
 from vggc_runtime.processors import num_cores
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 class TuneOptions:
     """What the user asks `tune` for; None where nothing is said.
 
-    `budget` is in seconds, `size` (H, W), `dense` the (H, W) of images that the net is applied
-    densely to. The `batches`, ascending, are those of one artifact, whose kernels are chosen
-    together. `rpc` is HOST:PORT of a tracker, and `key` that of its
+    `budget` is in seconds, `sizes` (H, W) of the input, `dense` those of images that the net is
+    applied densely to. The `batches`, ascending, and the sizes are those of one artifact, whose
+    kernels are chosen together. `rpc` is HOST:PORT of a tracker, and `key` that of its
     servers; they go together.
     """
 
@@ -39,8 +40,8 @@ class TuneOptions:
     mcpu: str | None = None
     budget: float = 600.0
     batches: tuple[int, ...] = (1,)
-    size: tuple[int, int] | None = None
-    dense: tuple[int, int] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    dense: tuple[tuple[int, int], ...] = ()
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     threads: int | None = None
@@ -96,14 +97,18 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
         CheckFailed: no kernel leaves a choice.
     """
     # Before TVM is loaded, which takes two seconds.
-    program = resized(spec if isinstance(spec, Program) else net_of(spec), options.size)
-    graph = densely(program, options.dense).graph if options.dense else program.graph
-    TUNING.require(graph)
+    sizes, dense = checked_sizes(options.sizes, options.dense)
+    program = spec if isinstance(spec, Program) else net_of(spec)
+    program = resized(program, sizes[0] if sizes else None)
+    graphs = [each.spread.graph for each in applied_at(program, sizes, dense)]
+    for graph in graphs:
+        TUNING.require(graph)
 
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.pipeline import require_countable
     from vggc.compiler.targets import require_precision, resolve
-    from vggc.runtime.plans import plan_for
+    from vggc.passes.prepare import prepared
+    from vggc.runtime.plans import plans_for
     from vggc.tuning.database import default_folder
     from vggc.tuning.diagnostics import NoHome, OnlyOneOf
     from vggc.tuning.together import Together
@@ -119,12 +124,11 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
         raise UserError(NoHome())
     by = _card(asked, options) if asked.kind == "cuda" else _cpu(asked, options)
     target = by.machine.target
-    plans = [plan_for(graph, batch, target, options.precision) for batch in options.batches]
-    for each in plans:
-        require_countable(each)
+    plans = plans_for([*map(prepared, graphs)], options.batches, target, options.precision)
+    for plan in plans:
+        require_countable(plan)
     together = Together.of(plans, target, by.machine, error)
-    share = together.may.share
-    layers = tuple(layer for each in plans for layer in layers_of(each, by.machine, share))
+    layers = layers_of(plans, by.machine, together.may.share)
     if not layers:
         where = f" in {options.precision} on a GPU" if target.kind == "cuda" else ""
         reason = f"no kernel of {program.net.name} leaves a choice{where}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.ir.needs import VERIFYING
+from vggc.ir.ops import describe
 from vggc.runtime.archs import in_words
 from vggc.support.sheet import Sheet, as_html, as_text
 
@@ -30,8 +31,8 @@ class VerifyOptions:
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """The comparisons of an artifact with its net, one for each kind of input and batch, and what
-    its precision may cost.
+    """The comparisons of an artifact with its net, one for each kind of input, size and batch, and
+    what its precision may cost.
 
     A notebook shows the table.
     """
@@ -64,13 +65,17 @@ class Verdict:
         return in_words(self.results[0].archs)
 
     def told_input(self, result: Verification) -> str:
-        """What an artifact was compared on, with the batch where it has several."""
-        several = len({each.batch for each in self.results}) > 1
-        return f"{result.input}, batch {result.batch}" if several else result.input
+        """What an artifact was compared on, with the size and the batch where it has several."""
+        told = result.input
+        if len({each.size for each in self.results}) > 1:
+            told += f" of {describe(result.size)}"
+        if len({each.batch for each in self.results}) > 1:
+            told += f", batch {result.batch}"
+        return told
 
     @property
     def table(self) -> Sheet:
-        """The comparisons as a table, a row for each kind of input and batch."""
+        """The comparisons as a table, a row for each kind of input, size and batch."""
         header = ("input", "verdict", "relative L2 error", "same top-1")
         rows = tuple(
             (

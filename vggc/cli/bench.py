@@ -11,7 +11,7 @@ import click
 
 from vggc.api.bench import BenchOptions, bench, estimate, profile
 from vggc.cli import console
-from vggc.cli.options import BATCH, THREADS_HERE
+from vggc.cli.options import BATCH, IMAGE_SIZE, THREADS_HERE
 from vggc.cli.skipped import told
 from vggc.runtime.archs import in_words
 from vggc.support.sheet import Sheet
@@ -33,6 +33,9 @@ ENGINES = (
     help=f"{ENGINES}.  [default: torch, onnxruntime, openvino, mnn, ncnn, if they are installed]",
 )
 @click.option("--batch", type=BATCH, help="One of the artifact's.  [default: its largest]")
+@click.option(
+    "--input", "size", type=IMAGE_SIZE, help="One of the artifact's sizes.  [default: its first]"
+)
 @click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option(
@@ -58,6 +61,7 @@ def command(
     artifact: Path,
     against: str | None,
     batch: int | None,
+    size: tuple[int, int] | None,
     threads: int | None,
     rounds: int,
     images: Path | None,
@@ -80,16 +84,17 @@ def command(
     if card is not None:
         if not layers or any(given is not None for given in (against, threads, images, weights)):
             raise click.UsageError("--card goes with --layers, and with nothing that is timed")
-        _estimates(artifact, card, batch, as_json=as_json)
+        _estimates(artifact, card, batch, size, as_json=as_json)
         return
     if layers:
         if any(given is not None for given in (against, images, weights)):
             raise click.UsageError("--layers times no other engine: leave out the rest")
-        _layers(artifact, threads, rounds, batch, as_json=as_json)
+        _layers(artifact, threads, rounds, batch, size, as_json=as_json)
         return
     options = BenchOptions(
         against=None if against is None else against.replace(" ", "").split(","),
         batch=batch,
+        size=size,
         threads=threads,
         rounds=rounds,
         images=images,
@@ -119,9 +124,15 @@ def command(
 
 
 def _layers(
-    artifact: Path, threads: int | None, rounds: int, batch: int | None, *, as_json: bool
+    artifact: Path,
+    threads: int | None,
+    rounds: int,
+    batch: int | None,
+    size: tuple[int, int] | None,
+    *,
+    as_json: bool,
 ) -> None:
-    found = profile(artifact, threads, rounds, batch)
+    found = profile(artifact, threads, rounds, batch, size)
     limits = found.limits
     if as_json:
         calls = [
@@ -185,8 +196,15 @@ def _layers(
     )
 
 
-def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -> None:
-    found = estimate(artifact, card, batch)
+def _estimates(
+    artifact: Path,
+    card: str,
+    batch: int | None,
+    size: tuple[int, int] | None,
+    *,
+    as_json: bool,
+) -> None:
+    found = estimate(artifact, card, batch, size)
     if as_json:
         result = {
             "card": found.card.name,

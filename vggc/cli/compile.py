@@ -13,15 +13,16 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
-from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
+from vggc.cli.options import BATCHES, IMAGE_SIZES, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
-from vggc.ir.ops import describe
 from vggc.runtime.archs import listed
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
+from vggc.support.sizes import listed_sizes
 
 if TYPE_CHECKING:
     from vggc.api.compile import Compiled
+    from vggc.runtime.artifact import Manifest
 
 
 @click.command("compile")
@@ -47,11 +48,20 @@ if TYPE_CHECKING:
     help="How many images to compute at once; of several numbers, such as 1,8,32, each call takes "
     "the least that its images fit into, and all share the weights.",
 )
-@click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
+@click.option(
+    "--input",
+    "sizes",
+    type=IMAGE_SIZES,
+    default=(),
+    help="Height and width of the input; of several, such as 224,256x320, which share the weights, "
+    "the first is the usual one.",
+)
 @click.option(
     "--dense",
-    type=IMAGE_SIZE,
-    help="Apply the net to all of images of this height and width, its boxes position by position.",
+    type=IMAGE_SIZES,
+    default=(),
+    help="Apply the net to all of images of this height and width, its boxes position by position; "
+    "beside --input in the same artifact.",
 )
 @click.option(
     "--arch",
@@ -124,8 +134,8 @@ def command(
     mcpu: str | None,
     weights: Path | None,
     batches: tuple[int, ...],
-    size: tuple[int, int] | None,
-    dense: tuple[int, int] | None,
+    sizes: tuple[tuple[int, int], ...],
+    dense: tuple[tuple[int, int], ...],
     arch: str | None,
     no_graph: bool,
     precision: ArtifactPrecision,
@@ -152,6 +162,9 @@ def command(
     With --dense, fully-connected layers slide over an image larger than the net's input: scores of
     classes are averaged as `vggc eval` does, and boxes come for each position of the net.
 
+    Of several sizes and batches there is one copy of the weights, and kernels are chosen for all
+    together: `--input 224 --dense 256x320` computes both crops and whole images.
+
     Kernels are those that `vggc tune` has measured to be the fastest, others those of least
     stated cost. Fast algorithms round more; a smaller --max-error keeps to slower ones.
     """
@@ -167,7 +180,7 @@ def command(
         weights=weights,
         seed=seed,
         batches=batches,
-        size=size,
+        sizes=sizes,
         dense=dense,
         precision=precision,
         max_error=max_error,
@@ -195,6 +208,8 @@ def command(
 
 def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     """What was made on stdout; its circumstances, and what comes next, on stderr."""
+    from vggc.runtime.artifact import told_sizes
+
     planned, manifest = made.plan, made.manifest
     machine, subject, folder = planned.machine, planned.subject, planned.folder
     images, precision = planned.pictures.files, planned.precision
@@ -209,7 +224,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             "graphs": machine.graphs,
             "batch": manifest.largest.batch,
             "batches": manifest.batches,
-            "dense": dense_size(made),
+            "inputs": manifest.inputs,
+            "dense": dense_sizes(manifest),
             "threads": planned.threads if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
@@ -225,8 +241,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         console.out(json.dumps(record))
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
-    if size := dense_size(made):
-        code = f" for images of {describe(size)} pixels" + code
+    if manifest.dense or len(manifest.sizes) > 1:
+        code = f" for images of {told_sizes(manifest)} pixels" + code
     if machine.kind == "cpu":
         code += f" with {console.count(planned.threads, 'thread')}"
     how = "" if precision == "float32" else f" in {precision}"
@@ -260,12 +276,12 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     )
 
 
-def dense_size(made: Compiled) -> tuple[int, int] | None:
-    """The height and width of images that an artifact applies its net densely to, if it does."""
-    return made.manifest.input[1:] if made.manifest.dense else None
+def dense_sizes(manifest: Manifest) -> list[tuple[int, int]]:
+    """The heights and widths of images that an artifact applies its net densely to."""
+    return [each.size for each in manifest.sizes if each.dense]
 
 
-SHARED = "target", "mcpu", "batches", "size", "dense", "precision", "max_error", "threads", "db"
+SHARED = "target", "mcpu", "batches", "sizes", "dense", "precision", "max_error", "threads", "db"
 """Options that `vggc tune` has, too."""
 
 
@@ -276,9 +292,14 @@ def _same_options() -> list[str]:
     for option in SHARED:
         if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
             value = context.params[option]
-            between = "," if option == "batches" else "x"
-            text = between.join(map(str, value)) if isinstance(value, tuple) else str(value)
-            name = {"size": "input", "batches": "batch"}.get(option, option.replace("_", "-"))
+            match option:
+                case "batches":
+                    text = ",".join(map(str, value))
+                case "sizes" | "dense":
+                    text = listed_sizes(value)
+                case _:
+                    text = str(value)
+            name = {"sizes": "input", "batches": "batch"}.get(option, option.replace("_", "-"))
             found += [f"--{name}", text]
     return found
 

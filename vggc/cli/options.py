@@ -39,6 +39,19 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         return height, width
 
 
+class ImageSizes(click.ParamType[tuple[tuple[int, int], ...]]):
+    """`224,256x320`: sizes of images, or one."""
+
+    name = "HxW,…"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(IMAGE_SIZE(part.strip(), param, ctx) for part in str(value).split(","))
+
+
 class Batches(click.ParamType[tuple[int, ...]]):
     """Numbers of images, `1,8,32`, or one."""
 
@@ -141,6 +154,7 @@ def workers_option(command: Command) -> Command:
 
 
 IMAGE_SIZE = ImageSize()
+IMAGE_SIZES = ImageSizes()
 BATCH = click.IntRange(1, MAX_BATCH)
 BATCHES = Batches()
 THREADS = click.IntRange(1, 1024)

@@ -13,7 +13,7 @@ import click
 from vggc.api.boxes import box_name, merged_boxes
 from vggc.api.run import RunResult, run
 from vggc.cli import console
-from vggc.cli.options import THREADS_HERE
+from vggc.cli.options import IMAGE_SIZE, THREADS_HERE
 from vggc.ir.ops import describe
 from vggc_runtime.outputs import best_classes, best_lines
 
@@ -32,10 +32,22 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="An image, or a .npy file: of floats (C, H, W) or (N, C, H, W), or of pixels.",
 )
+@click.option(
+    "--size",
+    type=IMAGE_SIZE,
+    help="One of the artifact's sizes to bring a picture to.  [default: its first]",
+)
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print every number of every output.")
-def command(artifact: Path, source: Path, top: int, threads: int | None, as_json: bool) -> None:
+def command(
+    artifact: Path,
+    source: Path,
+    size: tuple[int, int] | None,
+    top: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Run an artifact on an image: what each of its outputs says.
 
     Of scores of classes that is the best ones; of boxes their numbers (centre x, centre y, width,
@@ -46,8 +58,11 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
 
     An image is resized, cut and normalised as in training, and so are pixels, uint8 (H, W),
     (H, W, C), (C, H, W) or several, in a .npy file. Floats in one are taken as they are.
+
+    An artifact that is compiled for several sizes takes floats of each of them, and pictures as
+    --size says.
     """
-    result = run(artifact, source, threads)
+    result = run(artifact, source, threads, size)
     manifest = result.manifest
     if as_json:
         console.out(json.dumps(_json(result, top)))

@@ -14,7 +14,7 @@ import click
 from vggc.api.tune import in_vain, require_measured, require_servers
 from vggc.api.tuning_table import in_ms, milliseconds, tuning_table
 from vggc.cli import console
-from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
+from vggc.cli.options import BATCHES, IMAGE_SIZES, MAX_ERROR, PRECISION, THREADS
 from vggc.support import signals
 from vggc.support.precision import ArtifactPrecision
 from vggc_runtime.processors import num_cores
@@ -65,10 +65,17 @@ class Duration(click.ParamType[float]):
     show_default=True,
     help="Images at once; several, 1,8,32, as `vggc compile` takes them, are chosen together.",
 )
-@click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
+@click.option(
+    "--input",
+    "sizes",
+    type=IMAGE_SIZES,
+    default=(),
+    help="Height and width of the input; several, 224,256x320, are chosen together.",
+)
 @click.option(
     "--dense",
-    type=IMAGE_SIZE,
+    type=IMAGE_SIZES,
+    default=(),
     help="Tune the net as `vggc compile --dense` applies it to images of this height and width.",
 )
 @click.option(
@@ -102,8 +109,8 @@ def command(
     mcpu: str | None,
     budget: float,
     batches: tuple[int, ...],
-    size: tuple[int, int] | None,
-    dense: tuple[int, int] | None,
+    sizes: tuple[tuple[int, int], ...],
+    dense: tuple[tuple[int, int], ...],
     precision: ArtifactPrecision,
     max_error: float | None,
     threads: int | None,
@@ -131,7 +138,7 @@ def command(
         mcpu=mcpu,
         budget=budget,
         batches=batches,
-        size=size,
+        sizes=sizes,
         dense=dense,
         precision=precision,
         max_error=max_error,

@@ -17,6 +17,7 @@ from vggc.compiler.plan_table import (
     PlanTable,
     StoredWeights,
     TableHead,
+    TableSize,
     c_source,
     symbols,
     table_entry,
@@ -35,7 +36,10 @@ ANY = "net"
 """What the runtime's sources call the net. Public functions are renamed once they are compiled, so
 that a net may be called as anything in the sources is."""
 
-PUBLIC = ("open", "input", "output", "prepare", "run", "watch", "error", "close")
+PUBLIC = (
+    *("open", "input", "output", "prepare", "run", "watch", "error", "close"),
+    *("size", "input_at", "output_at", "prepare_at", "run_at"),
+)
 """The functions of the public header, without the net's name in front of them."""
 
 C_FLAGS = ("-O2", "-fPIC", "-fvisibility=hidden", "-pthread", "-U_FORTIFY_SOURCE")
@@ -69,22 +73,27 @@ def table_of(code: Lowered, manifest: Manifest, weights: Path) -> PlanTable:
     stored = StoredWeights.of(weights)
     numbers = {each.name: number for number, each in enumerate(stored.tensors)}
     names = _symbols(code)
-    entries = tuple(
-        replace(
-            table_entry(
-                code.calls[each.name], [names[one] for one in code.functions[each.name]], numbers
-            ),
-            fewest=each.fewest,
+    sizes = []
+    for size in manifest.sizes:
+        here = manifest.at(size.size)
+        entries = tuple(
+            replace(
+                table_entry(
+                    code.calls[each.name],
+                    [names[one] for one in code.functions[each.name]],
+                    numbers,
+                ),
+                fewest=each.fewest,
+            )
+            for each in here.entries
         )
-        for each in manifest.entries
-    )
+        heads = tuple(TableHead(each.name, each.shape) for each in size.outputs)
+        sizes.append(TableSize(size.input, here.preprocessing.scale, heads, entries))
     return PlanTable(
         net=manifest.net,
         cpu=cpu_of(manifest.target),
         instructions=manifest.target.instructions,
-        input=manifest.input,
-        heads=tuple(TableHead(each.name, each.shape) for each in manifest.outputs),
-        entries=entries,
+        sizes=tuple(sizes),
         weights=stored,
     )
 

@@ -58,6 +58,16 @@ class WeightTooLarge(Diagnostic):
     hint: str
 
 
+class OtherWeights(Diagnostic):
+    title = "{net} takes other weights for images of {size} pixels than for those of {main}"
+    label = "only one of both takes `{weight}` there"
+    help = "compile the net for each of the sizes by itself"
+    net: str
+    size: str
+    main: str
+    weight: str
+
+
 class NoImages(Diagnostic):
     title = "there are no images in {path} to use"
     label = "{reason}"

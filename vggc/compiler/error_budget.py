@@ -3,9 +3,9 @@
 Layers round independently of one another, so that their errors add in squares
 (docs/kernels.md). Each may add the same, as much as leaves all together within the budget.
 
-Plans of one net, for several batches, share its weights, and an image's result should not depend
-on its batch. What their calls at one place choose must therefore want the weight packed alike and
-round alike, and is chosen together.
+Plans of one net, for several batches and sizes of images, share its weights, and an image's result
+should not depend on its batch. What their calls with one weight choose must therefore want it
+packed alike and, for images of one size, round alike, and is chosen together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nsmallest
+from itertools import product
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from vggc.compiler import diagnostics
 from vggc.compiler.targets import tvm_target
+from vggc.ir.ops import Shape
 from vggc.ir.weights import Weights
 from vggc.kernels.workloads import Choice, Dense, Packing, Workload
 from vggc.plan.plan import Plan
@@ -86,11 +88,13 @@ MeasuredTimes: TypeAlias = Mapping[Workload, Mapping[Choice, float]]
 class Allotment:
     """The algorithms that the layers of a net may take within a budget of error.
 
-    `calls` are the workloads of each plan's calls, each as often as it is called; those at one
-    place of all plans take the same weight.
+    `calls` are the workloads of each plan's calls, each as often as it is called; `alike` those
+    that take the same weight, `of_one_size` those of them that are for images of one size.
     """
 
     calls: tuple[tuple[Workload, ...], ...]
+    alike: tuple[tuple[Workload, ...], ...]
+    of_one_size: tuple[tuple[Workload, ...], ...]
     offers: Mapping[Workload, tuple[Offer, ...]]
     budget: float
     stored: Mapping[Workload, Packing | None] = field(default_factory=dict)
@@ -177,8 +181,20 @@ class Allotment:
     @cached_property
     def _groups(self) -> tuple[tuple[Workload, ...], ...]:
         """The workloads that leave a choice, together with those that take the same weight."""
+        return self._joined(self.alike)
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Workload, ...], ...]:
+        """The workloads that leave a choice, together with those that take the same weight and are
+        for images of one size.
+        """
+        return self._joined(self.of_one_size)
+
+    def _joined(self, places: Sequence[tuple[Workload, ...]]) -> tuple[tuple[Workload, ...], ...]:
+        """The workloads that leave a choice, together with those that share a place with them."""
         group_of: dict[Workload, dict[Workload, None]] = {}
-        for place in dict.fromkeys(zip(*self.calls, strict=True)):
+        alone = ((each,) for calls in self.calls for each in calls)
+        for place in dict.fromkeys((*places, *alone)):
             group: dict[Workload, None] = {}
             for each in place:
                 group |= group_of.get(each, {each: None})
@@ -208,13 +224,13 @@ class Allotment:
         prices = _Prices.of(within, times, unmeasured)
         priced = {work: prices.by_form(work, offers) for work, offers in within.items()}
         scales = self._shares_of_cost(priced)
+        part_of = {each: part for part in self._parts for each in part}
         for group in self._groups:
-            found = [priced[each] for each in group]
-            common = [each for each in found[0] if all(each in others for others in found[1:])]
-            assert common, f"no packing and arithmetic are common to {group}"
+            columns = _columns([*dict.fromkeys(part_of[each] for each in group)], priced)
+            assert columns, f"no packing and arithmetic are common to {group}"
             yield _Place(
                 group=group,
-                columns=[[offers[form] for offers in found] for form in common],
+                columns=[[column[each] for each in group] for column in columns],
                 scales=[scales[each] for each in group],
                 known=[times.get(each, {}) for each in group],
                 unmeasured=[unmeasured[each].choice for each in group] if times else None,
@@ -323,7 +339,8 @@ class _Prices:
 
 @dataclass(frozen=True)
 class _Place:
-    """What workloads that take the same weight may take: columns of an offer for each, in one form.
+    """What workloads that take the same weight may take: columns of an offer for each, packed alike
+    and, for images of one size, in one form.
 
     `scales` are what a unit of each one's cost adds, `known` its measured seconds; `unmeasured` is
     what they would take by cost, None where nothing at all was measured.
@@ -379,12 +396,52 @@ def allotment(
         if some := tuple(_offers(alternatives(workload), of)):
             offers[workload] = some
     calls = tuple(tuple(step.workload for step in plan.steps) for plan in plans)
-    return Allotment(calls, offers, budget)
+    by_size: dict[Shape, list[Plan]] = {}
+    for plan in plans:
+        by_size.setdefault(plan.input, []).append(plan)
+    of_one_size = tuple(place for some in by_size.values() for place in _alike(some))
+    return Allotment(
+        calls=calls,
+        alike=_alike(plans),
+        of_one_size=of_one_size,
+        offers=offers,
+        budget=budget,
+    )
 
 
-def share_of_error(plan: Plan, target: Target, budget: float) -> float:
+def _columns(
+    parts: Sequence[tuple[Workload, ...]],
+    priced: Mapping[Workload, Mapping[SharedForm, Offer]],
+) -> list[dict[Workload, Offer]]:
+    """What workloads that take the same weight may take, packed alike: those of each part in one
+    form.
+    """
+    found: list[dict[Packing | None, list[SharedForm]]] = []
+    for part in parts:
+        first, *others = (priced[each] for each in part)
+        forms: dict[Packing | None, list[SharedForm]] = {}
+        for form in first:
+            if all(form in each for each in others):
+                forms.setdefault(form.packing, []).append(form)
+        found.append(forms)
+    return [
+        {each: priced[each][form] for part, form in zip(parts, taken, strict=True) for each in part}
+        for packing in found[0]
+        for taken in product(*(forms.get(packing, []) for forms in found))
+    ]
+
+
+def _alike(plans: Sequence[Plan]) -> tuple[tuple[Workload, ...], ...]:
+    """The workloads that take one weight, of each weight of plans of one net."""
+    found: dict[str, dict[Workload, None]] = {}
+    for step in (step for plan in plans for step in plan.steps if step.weights):
+        found.setdefault(step.weights[0], {})[step.workload] = None
+    return tuple(map(tuple, found.values()))
+
+
+def share_of_error(plans: Sequence[Plan], target: Target, budget: float) -> float:
     """The most error that a layer may add within a budget for the net, with usual weights."""
-    return allotment([plan], target, budget).share
+    return allotment(plans, target, budget).share
 
 
 def _alternatives(

@@ -46,8 +46,13 @@ def graph(shown: Graph) -> str:
     return f"{shown.name}: {heads}\n\n{table}"
 
 
+def graphs(shown: Iterable[Graph]) -> Mapping[str, str]:
+    """Files that show the graphs for each size of images."""
+    return {"graph.txt": "\n".join(map(graph, shown))}
+
+
 def plans(shown: Iterable[Plan]) -> Mapping[str, str]:
-    """Files that show the plans of each batch."""
+    """Files that show the plans of each size and batch."""
     return {"plan.txt": "\n".join(map(plan, shown))}
 
 
@@ -69,7 +74,8 @@ def plan(shown: Plan) -> str:
     ]
     heads = ", ".join(f"{output.name} = {output.step}" for output in shown.outputs)
     header = ("step", "layer", "gives", "workload", "reads", "writes", "weights")
-    return f"{shown.net}, batch {shown.batch}: {heads}\n\n{aligned(header, rows)}"
+    what = f"batch {shown.batch} of {describe(shown.input)}"
+    return f"{shown.net}, {what}: {heads}\n\n{aligned(header, rows)}"
 
 
 def told(shown: Op | Workload) -> str:
@@ -140,8 +146,8 @@ def choices(
     by: Mapping[Workload, ChosenBy],
     arch: str = "",
 ) -> Mapping[str, str]:
-    """Files that show the algorithm and knobs of each step of each batch, and who chose them, for
-    one variant.
+    """Files that show the algorithm and knobs of each step of each size and batch, and who chose
+    them, for one variant.
     """
     rows = []
     for plan in plans:
@@ -149,9 +155,9 @@ def choices(
             choice = made.get(step.workload)
             knobs = " ".join(f"{name}={value}" for name, value in choice.knobs) if choice else ""
             algorithm = choice.algorithm if choice else ""
-            where = (str(plan.batch), str(index), step.name)
+            where = (str(plan.batch), describe(plan.input), str(index), step.name)
             rows.append((*where, algorithm, knobs, by[step.workload]))
-    header = ("batch", "step", "gives", "algorithm", "knobs", "chosen by")
+    header = ("batch", "of", "step", "gives", "algorithm", "knobs", "chosen by")
     return {_named("choices", arch): aligned(header, rows)}
 
 

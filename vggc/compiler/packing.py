@@ -9,6 +9,7 @@ import numpy as np
 
 from vggc.compiler.quantize import Tensors
 from vggc.compiler.relax import PlannedCalls
+from vggc.ir.ops import Shape
 from vggc.ir.weights import Weights
 from vggc.kernels.workloads import Packing
 from vggc.runtime.artifact import plain_weight
@@ -34,21 +35,29 @@ def pack(calls: Iterable[PlannedCalls], weights: Tensors) -> dict[str, Pieces]:
 
     Raises: ValueError as `packings`.
     """
+    calls = [*calls]
+    shapes = {
+        step.weights[0]: next(iter(step.workload.weights.values()))
+        for step, kernel in (each for one in calls for each in one.steps)
+        if kernel.packing
+    }
     return {
-        name: _packed(weights[plain_weight(name)], packing)
+        name: _packed(weights[plain_weight(name)], packing, shapes.get(name))
         for name, packing in packings(calls).items()
     }
 
 
-def _packed(weight: np.ndarray, packing: Packing | None) -> Pieces:
+def _packed(weight: np.ndarray, packing: Packing | None, shape: Shape | None) -> Pieces:
     if packing is None:
         return Pieces.of(weight)
-    make = partial(packing.pieces, weight)
+    # Of a net that is applied densely it may come as that of a dense layer.
+    make = partial(packing.pieces, weight.reshape(shape or weight.shape))
     return Pieces(np.dtype(packing.packed_type), packing.packed_shape, make)
 
 
 def unpack(calls: Iterable[PlannedCalls], packed: Weights) -> Weights:
-    """The weights as they were before `pack`, up to rounding.
+    """The weights as they were before `pack`, up to rounding; that of a dense layer may be that of
+    the convolution which covers its map.
 
     Raises: ValueError as `packings`.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -47,11 +48,13 @@ from vggc.compiler.quantize import (
 from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
 from vggc.compiler.standalone import texts, write_standalone
 from vggc.ir.graph import Graph
+from vggc.ir.ops import describe
 from vggc.ir.weights import Weights, digest, save
 from vggc.kernels.workloads import Choice, Packing, Workload, buffer_shape
 from vggc.passes.fold import Folded, fold
 from vggc.passes.joins import narrowed
-from vggc.plan.plan import Plan, plan_folded
+from vggc.passes.prepare import prepared
+from vggc.plan.plan import Plan
 from vggc.plan.verify import verify_plan
 from vggc.recipe.edit import alone
 from vggc.runtime.artifact import (
@@ -64,10 +67,10 @@ from vggc.runtime.artifact import (
     Target,
     entry,
     entry_name,
-    outputs_of,
+    input_size,
     own_weight,
 )
-from vggc.runtime.plans import pools, reduced, with_stored
+from vggc.runtime.plans import planned, reduced, with_stored
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.paths import STANDALONE
@@ -116,6 +119,14 @@ def unwatched(stage: StageName, seconds: float, pages: Callable[[], Pages]) -> N
 
 
 @dataclass(frozen=True)
+class SizedGraph:
+    """A net's graph for images of one size, and whether it is that of the net applied `dense`ly."""
+
+    graph: Graph
+    dense: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that an artifact is made from."""
 
@@ -139,8 +150,15 @@ class Job:
     """Whether normalisations are folded where the weights lie, which takes no second copy."""
     dense: bool = False
     """Whether the graph is that of the net applied densely, with its weights."""
+    others: tuple[SizedGraph, ...] = ()
+    """The net for images of other sizes, with the same weights; those that are dense last."""
     standalone: bool = False
     """Whether a library for C lies in the artifact, too; the target is a CPU then."""
+
+    @property
+    def graphs(self) -> tuple[SizedGraph, ...]:
+        """The net for each size of images, the main one first."""
+        return (SizedGraph(self.graph, self.dense), *self.others)
 
 
 @dataclass(frozen=True)
@@ -179,14 +197,14 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
         return made
 
     folded, weights = stage("fold", _show_folded, lambda: _folded(job))
-    graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
-    plans = stage("plan", listing.plans, lambda: _planned(graph, job))
+    graphs = stage("narrow-joins", listing.graphs, lambda: _narrowed(folded, job))
+    plans = stage("plan", listing.plans, lambda: _planned(graphs, job))
     plans = stage("reduce-precision", listing.plans, lambda: _reduced(plans, job))
     require_finite_weights(plans[0], weights)
     may = stage("allot-error", listing.allotments, lambda: _allotted(plans, job, targets, weights))
     choices = stage("choose-kernels", partial(_show_choices, plans), lambda: _choose(job, may))
     code = stage("lower", listing.kernels, lambda: _lowered(job, plans, targets, choices))
-    # Which values are rounded, and the names of weights, are the same whatever the batch.
+    # Which values are rounded, and the names of weights, are the same in all plans.
     plan = plans[0]
     ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
     tensors = stage(
@@ -198,11 +216,9 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
         packed = stage("pack", listing.pieces, lambda: _pack(code, tensors, inside / WEIGHTS))
         _write_spec(job.net, inside / SPEC)
         entries = tuple(
-            _entry(code.calls[entry_name(plan.batch, arch)], arch, choices[arch], fewest)
+            _entry(code.calls[name_of(plan, arch)], arch, choices[arch], fewest)
             for arch in targets
-            for plan, fewest in zip(
-                plans, fewest_images(job.batches, choices[arch].costs), strict=True
-            )
+            for plan, fewest in zip(plans, _fewest(job, choices[arch].costs), strict=True)
         )
         manifest = _manifest(job, entries, packed, digest(weights))
         export = partial(_exported, kernels, code, manifest, compiler, inside)
@@ -225,18 +241,19 @@ def _folded(job: Job) -> tuple[Folded, Weights]:
     return folded, folded.weights(job.weights, in_place=job.may_overwrite)
 
 
-def _verified(graph: Graph) -> Graph:
-    graph.verify()
-    return graph
+def _narrowed(folded: Folded, job: Job) -> list[Graph]:
+    """The folded graphs of all sizes with narrow joins."""
+    graphs = [narrowed(folded.graph), *(prepared(each.graph) for each in job.others)]
+    for graph in graphs:
+        graph.verify()
+    return graphs
 
 
-def _planned(graph: Graph, job: Job) -> list[Plan]:
-    """The plans of all batches."""
-    plans = []
-    for batch in job.batches:
-        plan = plan_folded(graph, batch, fuse_pools=pools(job.target, job.precision))
+def _planned(graphs: Sequence[Graph], job: Job) -> list[Plan]:
+    """The plans of all batches of each size in its turn."""
+    plans = planned(graphs, job.batches, job.target, job.precision)
+    for plan in plans:
         verify_plan(plan)
-        plans.append(plan)
     return plans
 
 
@@ -245,7 +262,20 @@ def _reduced(plans: Sequence[Plan], job: Job) -> list[Plan]:
     for plan in lower_plans:
         verify_plan(plan)
         require_countable(plan)
+    require_same_weights(lower_plans)
     return lower_plans
+
+
+def require_same_weights(plans: Sequence[Plan]) -> None:
+    """Raises: UserError where the plans of a net for images of other sizes take other weights than
+    the first, which is where they round other values to int8.
+    """
+    main = plans[0]
+    for plan in plans:
+        for pair in zip_longest(dict.fromkeys(main.weights), dict.fromkeys(plan.weights)):
+            if pair[0] != pair[1]:
+                size, own = (describe(each.input[1:]) for each in (plan, main))
+                raise UserError(diagnostics.OtherWeights(plan.net, size, own, pair[0] or pair[1]))
 
 
 def require_countable(plan: Plan) -> None:
@@ -298,12 +328,12 @@ def _choose(job: Job, allotments: Mapping[str, Allotment]) -> dict[str, Choices]
 def _calls(
     plans: Sequence[Plan], targets: Mapping[str, Target], choices: Mapping[str, Choices]
 ) -> dict[str, PlannedCalls]:
-    """The calls of each variant and batch, by the names of the artifact's entries. Where a variant
+    """The calls of each variant and plan, by the names of the artifact's entries. Where a variant
     wants a weight packed otherwise than those before, it has it under a name of its own.
     """
     found: dict[str, PlannedCalls] = {}
     for arch, target in targets.items():
-        named = {entry_name(plan.batch, arch): plan for plan in plans}
+        named = {name_of(plan, arch): plan for plan in plans}
         calls = with_kernels(named, kernels_for(target, choices[arch].made.get))
         stored, wanted = packings(found.values()), packings(calls.values())
         own = {
@@ -333,8 +363,8 @@ def _generated(code: Lowered, job: Job, targets: Mapping[str, Target]) -> Code:
         return cpu_code(kernels_of(code), job.target)
     archs: dict[str, set[str]] = {}
     for arch, target in targets.items():
-        for batch in job.batches:
-            for name in code.functions[entry_name(batch, arch)]:
+        for calls in code.calls.values():
+            for name in code.functions[name_of(calls.plan, arch)]:
                 archs.setdefault(name, set()).update(target.archs)
     return device_code(code.module, job.target, archs)
 
@@ -383,7 +413,6 @@ def _manifest(
     float32_sha256: str,
 ) -> Manifest:
     """What the artifact says of itself, but for its files and its own hash."""
-    channels, height, width = job.graph.input
     return Manifest(
         format=FORMAT,
         format_version=FORMAT_VERSION,
@@ -392,8 +421,7 @@ def _manifest(
         net=job.net.name,
         target=job.target,
         precision=job.precision,
-        input=(channels, height, width),
-        outputs=outputs_of(job.graph),
+        sizes=tuple(input_size(each.graph, dense=each.dense) for each in job.graphs),
         preprocessing=job.preprocessing,
         classes=job.classes,
         weights_from=job.weights_from,
@@ -401,7 +429,6 @@ def _manifest(
         weights={name: each.shape for name, each in packed.items()},
         entries=entries,
         files={},
-        dense=job.dense,
     )
 
 
@@ -419,15 +446,35 @@ def _entry(calls: PlannedCalls, arch: str, choices: Choices, fewest: int) -> Art
         for step, kernel in calls.steps
     )
     weights = tuple(dict.fromkeys(calls.plan.weights))
-    return ArtifactEntry(calls.plan.batch, kernels, weights, arch, fewest)
+    _, height, width = calls.plan.input
+    return ArtifactEntry(
+        batch=calls.plan.batch,
+        size=(height, width),
+        kernels=kernels,
+        weights=weights,
+        arch=arch,
+        fewest=fewest,
+    )
+
+
+def _fewest(job: Job, costs: Sequence[float]) -> list[int]:
+    """For each plan the fewest images that it is taken for: for those of one size by what these
+    cost.
+    """
+    count = len(job.batches)
+    starts = range(0, len(costs), count)
+    each = (fewest_images(job.batches, costs[start : start + count]) for start in starts)
+    return [fewest for found in each for fewest in found]
+
+
+def name_of(plan: Plan, arch: str = "") -> str:
+    """The name of the entry of a plan, and of an architecture with kernels of its own."""
+    _, height, width = plan.input
+    return entry_name(plan.batch, (height, width), arch)
 
 
 def _show_folded(made: tuple[Folded, Weights]) -> Pages:
     return listing.folded(made[0])
-
-
-def _show_graph(graph: Graph) -> Pages:
-    return {"graph.txt": listing.graph(graph)}
 
 
 def _show_choices(plans: Sequence[Plan], choices: Mapping[str, Choices]) -> Pages:

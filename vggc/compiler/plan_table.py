@@ -75,6 +75,18 @@ class TableHead:
 
 
 @dataclass(frozen=True)
+class TableSize:
+    """What computes images of one size: what an image is (C, H, W), what the heads give of one, the
+    scale of pictures as `Preprocessing` has it, and the entries by ascending batch.
+    """
+
+    input: tuple[int, int, int]
+    scale: int | None
+    heads: tuple[TableHead, ...]
+    entries: tuple[TableEntry, ...]
+
+
+@dataclass(frozen=True)
 class StoredWeight:
     """Where a tensor lies in the weights' file, in bytes from its beginning. Its hash, in
     hexadecimal, is `TensorFile.piecewise_sha256`.
@@ -116,17 +128,20 @@ class StoredWeights:
 @dataclass(frozen=True, kw_only=True)
 class PlanTable:
     """A compiled net without its code and weights. The first byte of a tensor in the arena or the
-    input is a multiple of `vggc.support.tensors.ALIGNMENT`; entries stand by ascending batch.
+    input is a multiple of `vggc.support.tensors.ALIGNMENT`; the first size is the main one.
     """
 
     net: str
     cpu: str
     instructions: tuple[str, ...]
     """LLVM's names of the sets of instructions that the code may use."""
-    input: tuple[int, int, int]
-    heads: tuple[TableHead, ...]
-    entries: tuple[TableEntry, ...]
+    sizes: tuple[TableSize, ...]
     weights: StoredWeights
+
+    @property
+    def entries(self) -> tuple[TableEntry, ...]:
+        """The entries of all sizes."""
+        return tuple(entry for size in self.sizes for entry in size.entries)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -194,7 +209,7 @@ def c_source(table: PlanTable) -> str:
             dict.fromkeys(
                 [
                     *(tensor.shape for each in table.entries for tensor in each.tensors),
-                    *(head.shape for head in table.heads),
+                    *(head.shape for size in table.sizes for head in size.heads),
                 ]
             )
         )
@@ -216,11 +231,16 @@ def c_source(table: PlanTable) -> str:
             for n, each in enumerate(table.entries)
         ],
     )
-    lines += _array(
-        "plan_head",
-        "table_heads",
-        [f"{c_text(h.name)}, {len(h.shape)}, {shapes[h.shape]}" for h in table.heads],
-    )
+    first, sizes = 0, []
+    for number, size in enumerate(table.sizes):
+        heads = [f"{c_text(h.name)}, {len(h.shape)}, {shapes[h.shape]}" for h in size.heads]
+        lines += _array("plan_head", f"table_heads_{number}", heads)
+        sizes.append(
+            f"{{{_row(size.input)}}}, {size.scale or 0}, {len(size.entries)}, "
+            f"table_entries + {first}, table_heads_{number}"
+        )
+        first += len(size.entries)
+    lines += _array("plan_size", "table_sizes", sizes)
     lines += _array(
         "plan_weight",
         "table_weights",
@@ -239,12 +259,12 @@ def c_source(table: PlanTable) -> str:
             f"  .net = {c_text(table.net)},",
             f"  .cpu = {c_text(table.cpu)},",
             "  .instructions = table_instructions,",
-            f"  .input = {{{_row(table.input)}}},",
+            "  .sizes = table_sizes,",
             "  .entries = table_entries,",
-            "  .heads = table_heads,",
             "  .weights = table_weights,",
+            f"  .num_sizes = {len(table.sizes)},",
             f"  .num_entries = {len(table.entries)},",
-            f"  .num_heads = {len(table.heads)},",
+            f"  .num_heads = {len(table.sizes[0].heads)},",
             f"  .num_weights = {len(weights.tensors)},",
             f"  .file_bytes = {weights.bytes}u,",
             f"  .header_bytes = {weights.header_bytes}u,",

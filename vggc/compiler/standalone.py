@@ -53,6 +53,7 @@ def texts(manifest: Manifest, prefix: str) -> dict[str, str]:
         "VERSION": __version__,
         "COUNT": str(prod(manifest.input)),
         "HEADS": str(len(manifest.outputs)),
+        "SIZES": str(len(manifest.sizes)),
     }
     names = {
         "net.h.in": f"{prefix}.h",
@@ -87,7 +88,18 @@ def _about(manifest: Manifest) -> list[str]:
         f"The net {name}, compiled by vggc {__version__} for {cpu} in {manifest.precision}. "
         f"It computes {batches} {several}; a run takes any number."
     )
-    return [*wrap(text, 96), *wrap(_pixels(manifest), 96), "Its outputs:", *heads]
+    sizes = wrap(_sizes(manifest), 96) if len(manifest.sizes) > 1 else []
+    return [*wrap(text, 96), *wrap(_pixels(manifest), 96), *sizes, "Its outputs:", *heads]
+
+
+def _sizes(manifest: Manifest) -> str:
+    """Which sizes of images it takes besides the main one."""
+    each = (
+        f"{number}: {describe(size.size)}" + (" (the net applied densely)" if size.dense else "")
+        for number, size in enumerate(manifest.sizes)
+    )
+    sizes = ", ".join(each)
+    return f"It takes images of several sizes, height by width, of which 0 is usual: {sizes}."
 
 
 def _pixels(manifest: Manifest) -> str:

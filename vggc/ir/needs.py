@@ -109,15 +109,15 @@ INSPECTING = Need(doing="inspecting it", base=0.9e9, weights=1.1, value=12)
 """What a page on a net and an image takes: gradients of one image, and maps of several."""
 
 
-def compiling(target: str, precision: str, batches: int = 1) -> Need:
-    """What compiling for a target, as it is asked for, in a precision takes; each of several
-    batches has kernels of its own.
+def compiling(target: str, precision: str, entries: int = 1) -> Need:
+    """What compiling for a target, as it is asked for, in a precision takes; each batch of each
+    size of images has kernels of its own.
     """
     need = COMPILING if target == "cpu" else COMPILING_CUDA
     if precision == "int8":
         need = COMPILING_INT8
     op = need.op if target == "cpu" or precision == "float32" else TENSOR_CORE_OP
-    return replace(need, op=batches * op)
+    return replace(need, op=entries * op)
 
 
 def beside(engines: Iterable[str]) -> Need:

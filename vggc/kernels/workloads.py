@@ -435,7 +435,9 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
 class Packing(Protocol):
     """How a kernel wants its weight laid out.
 
-    `unpack(pack(w))` equals `w` bit for bit, or up to rounding where packing computes.
+    `unpack(pack(w))` has the values of `w` bit for bit, or up to rounding where packing computes;
+    the weight of a dense layer `(O, C·H·W)` may come back as that of the convolution that covers
+    its map, `(O, C, H, W)`.
     """
 
     @property
@@ -473,8 +475,11 @@ def round_up(value: int, multiple: int) -> int:
 def by_panels(packing: Packing, panel: int, weight: np.ndarray) -> Iterator[np.ndarray]:
     """The pieces of a packed weight of which each `panel` output channels are packed by themselves.
 
-    The `packing` is a dataclass whose `shape` is that of the weight.
+    The `packing` is a dataclass whose `shape` is that of the weight, which may come in another
+    shape of the same values.
     """
+    outputs, *others = cast("Any", packing).shape
+    weight = weight.reshape(outputs, *others)
     panels = max(1, PIECE // max(1, weight[:panel].nbytes))
     for start in range(0, len(weight), panel * panels):
         rows = weight[start : start + panel * panels]

@@ -20,7 +20,7 @@ from vggc.measure.engines import PEERS, Engine, Setup, check_installed
 from vggc.measure.verify import original_weights, relative_error
 from vggc.passes.fold import fold
 from vggc.runtime.archs import in_words
-from vggc.runtime.artifact import Manifest, entry_in, graph_in
+from vggc.runtime.artifact import Manifest, entry_in, graph_in, manifest_at
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import CheckFailed, UserError
@@ -107,12 +107,13 @@ def bench(
     rounds: int,
     *,
     batch: int | None = None,
+    size: tuple[int, int] | None = None,
     images: Path | None = None,
     weights: Path | None = None,
     lenient: bool = False,
 ) -> Timing:
     """Times an artifact and the peers of these names, one call each a round, in turn, for one of
-    the artifact's batches: the largest unless told.
+    the artifact's batches and sizes (H, W): the largest batch and the main size unless told.
 
     The peers compute the folded net, too, with the weights that the artifact was made of
     (`weights` is where they lie, should an artifact in fewer bits not find them itself), and
@@ -120,17 +121,17 @@ def bench(
     of activations from images; all compute the first of them, then.
     A `lenient` run goes on without the peers that cannot be timed, and tells why.
 
-    Raises: UserError when the artifact is damaged or not for such a batch, or a peer unknown, not
+    Raises: UserError when the artifact is damaged or not for such images, or a peer unknown, not
     installed or unable to compute this net; CheckFailed when a peer gives another output.
     """
     missing: dict[str, str] = {}
     names = _present(names, missing, lenient=lenient)
     count = threads or num_cores()
     session = Session.load(folder, count)
-    manifest = session.manifest
+    manifest = manifest_at(folder, session.manifest, size)
     entry = entry_in(folder, manifest, batch)
     graph = fold(graph_in(folder, manifest)).graph
-    original = original_weights(folder, graph, manifest, weights).weights
+    original = original_weights(folder, graph, session.manifest, weights).weights
     real, chosen = None, CalibrationImages()
     if images is not None:
         chosen = choose_images(images, NUM_IMAGES, manifest.preprocessing)

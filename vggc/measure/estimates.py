@@ -21,7 +21,13 @@ from vggc.kernels.workloads import Conv, Format, Workload
 from vggc.measure.profile import useful_macs
 from vggc.passes.fold import fold
 from vggc.runtime.archs import capability
-from vggc.runtime.artifact import KernelEntry, entry_in, graph_in, read_manifest
+from vggc.runtime.artifact import (
+    KernelEntry,
+    entry_in,
+    graph_in,
+    manifest_at,
+    read_manifest,
+)
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
 
@@ -97,11 +103,13 @@ def card_named(name: str) -> Card:
     return known[name.lower()]
 
 
-def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
-    """What one of the batches of an artifact, the largest unless told, is thought to take on the
-    card of a name.
+def estimate(
+    folder: Path, name: str, batch: int | None = None, size: tuple[int, int] | None = None
+) -> CardEstimate:
+    """What one of the batches and sizes (H, W) of an artifact, the largest batch and the main size
+    unless told, is thought to take on the card of a name.
 
-    Raises: UserError for an artifact that is damaged or not for GPUs or such a batch, or an unknown
+    Raises: UserError for an artifact that is damaged or not for GPUs or such images, or an unknown
     card.
     """
     card, manifest = card_named(name), read_manifest(folder)
@@ -109,8 +117,10 @@ def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
         raise UserError(NotForCards(str(folder), manifest.target.name))
     several = manifest.has_variants
     manifest = manifest.variant_for(capability(card.arch))
+    plans = plans_in(folder, manifest)
+    manifest = manifest_at(folder, manifest, size)
     entry = entry_in(folder, manifest, batch)
-    plan = plans_in(folder, manifest)[entry.name]
+    plan = plans[entry.name]
     macs = useful_macs(entry, fold(graph_in(folder, manifest)).graph)
     # Knobs are those that the artifact's architectures allow; what they cost is told for the card.
     allowed = card_for(manifest.target.archs).block_shared

@@ -21,7 +21,13 @@ from vggc.measure import diagnostics
 from vggc.measure.bench import rest
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
-from vggc.runtime.artifact import ArtifactEntry, KernelEntry, entry_in, graph_in
+from vggc.runtime.artifact import (
+    ArtifactEntry,
+    KernelEntry,
+    entry_in,
+    graph_in,
+    manifest_at,
+)
 from vggc.runtime.cpu_session import CpuSession
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
@@ -112,11 +118,17 @@ class Profile:
         return sum(call.seconds for call in self.calls)
 
 
-def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = None) -> Profile:
-    """Times every kernel call of an artifact on noise, for one of its batches: the largest unless
-    told.
+def profile(
+    folder: Path,
+    threads: int | None,
+    rounds: int,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Profile:
+    """Times every kernel call of an artifact on noise, for one of its batches and sizes (H, W): the
+    largest batch and the main size unless told.
 
-    Raises: UserError when the artifact is damaged, not for this machine or such a batch, or for a
+    Raises: UserError when the artifact is damaged, not for this machine or such images, or for a
     GPU.
     """
     count = threads or num_cores()
@@ -125,6 +137,7 @@ def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = 
     if not isinstance(session, CpuSession):
         raise UserError(diagnostics.LayersOfGpu(str(folder)))
     _ = session.plans  # the manifest's kernels are those of the net
+    manifest = manifest_at(folder, manifest, size)
     entry = entry_in(folder, manifest, batch)
     shape = (entry.batch, *manifest.input)
     x = session.tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))

@@ -29,7 +29,13 @@ from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
-from vggc.runtime.artifact import ArtifactEntry, Manifest, as_compiled, graph_in, spec_graph
+from vggc.runtime.artifact import (
+    ArtifactEntry,
+    Manifest,
+    as_compiled,
+    graphs_in,
+    spec_graph,
+)
 from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
@@ -83,6 +89,8 @@ class Verification:
     input: str
     batch: int
     """How many images the artifact computes at once."""
+    size: tuple[int, int]
+    """The height and width of the images."""
     precision: ArtifactPrecision
     error: float
     images: int
@@ -164,7 +172,7 @@ def verify(
     weights: Path | None = None,
 ) -> list[Verification]:
     """Compares an artifact with PyTorch in float64, each of its entries: on images in the folder
-    `images`, or on random and real inputs of its own.
+    `images`, or on random and real inputs of its own, of each size in its turn.
 
     The reference is the folded net with the weights that the artifact was made of: `weights`, or
     those that its manifest names. An artifact in float32 whose weights are gone is compared with
@@ -179,30 +187,29 @@ def verify(
     session = Session.load(folder, threads)
     if isinstance(session, GpuSession) and session.manifest.target.graphs:
         session.call_each()
-    graph = prepared(graph_in(folder, session.manifest))
-    found = original_weights(folder, graph, session.manifest, weights)
-    run = reference(graph, found.weights)
-    judge = _Judge(
-        session=session,
-        graph=graph,
-        run=run,
-        scales=scales_in(folder, next(iter(session.plans.values()))),
-        weights_from=found.origin,
-    )
-    if images is not None:
-        preprocessing = session.manifest.preprocessing
-        chosen = choose_images(images, num_images or NUM_IMAGES, preprocessing)
-        size = session.manifest.largest.batch
-        batches = in_batches(read_images(chosen.files, preprocessing), size)
-        told = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
-        found_on = judge.compare(told, batches, judged=True)
-        return [replace(each, skipped=chosen.skipped) for each in found_on]
-    own = session.manifest.precision == "float32"
-    return [
-        result
-        for name, x in inputs(session.manifest).items()
-        for result in judge.compare(name, [(x, len(x))], judged=own)
-    ]
+    graphs = {size: prepared(each) for size, each in graphs_in(folder, session.manifest).items()}
+    found = original_weights(folder, next(iter(graphs.values())), session.manifest, weights)
+    scales = scales_in(folder, next(iter(session.plans.values())))
+    results: list[Verification] = []
+    for size, graph in graphs.items():
+        judge = _Judge(
+            session=session,
+            manifest=session.manifest.at(size),
+            graph=graph,
+            run=reference(graph, shaped(found.weights, graph)),
+            scales=scales,
+            weights_from=found.origin,
+        )
+        results += judge.compare_all(images, num_images)
+    return results
+
+
+def shaped(weights: Weights, graph: Graph) -> Weights:
+    """Weights in the shapes that a graph has them in: that of a fully-connected layer is another
+    where the net is applied densely.
+    """
+    wanted = graph.all_weights
+    return {name: weight.reshape(wanted[name].shape) for name, weight in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ class Original:
 def original_weights(
     folder: Path, graph: Graph, manifest: Manifest, given: Path | None = None
 ) -> Original:
-    """What an artifact was made of.
+    """What an artifact was made of, in the shapes that its folded graph for images of one size has.
 
     The weights come from where the manifest says, or from the file or run `given`, and are
     checked against its hash. Where an artifact in float32 does not find them itself, they are
@@ -227,12 +234,13 @@ def original_weights(
     """
     calls = rebuilt(folder, manifest)
     try:
-        return Original(*_recovered(folder, manifest, given))
+        weights, origin = _recovered(folder, manifest, given)
+        return Original(shaped(weights, graph), origin)
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
         own = read_all(folder / WEIGHTS)
-        return Original(unpack(calls.values(), own), None)
+        return Original(shaped(unpack(calls.values(), own), graph), None)
 
 
 def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
@@ -251,7 +259,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)
-    computed = as_compiled(graph, manifest)
+    computed = as_compiled(graph, manifest.sizes[0])
     weights = fold(computed.graph).weights(computed.weights(trained))
     if digest(weights) != manifest.float32_sha256:
         raise refuse(f"those of {origin} are others")
@@ -266,8 +274,8 @@ def scales_in(folder: Path, plan: Plan) -> dict[str, float]:
 
 
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    """Batches to compare an artifact on, each of as many images as its largest entry takes: normal
-    noise, and photographs that come with scikit-learn.
+    """Batches to compare an artifact on, each of as many images of its main size as its largest
+    entry takes: normal noise, and photographs that come with scikit-learn.
 
     Noise is no input for int8: it is beyond the ranges that were found on images. Photographs
     are none for nets that take other channels than an image has.
@@ -340,17 +348,37 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Judge:
+    """Compares what is computed of images of one size; `manifest` is what is said of that alone."""
+
     session: Session
+    manifest: Manifest
     graph: Graph
     run: ReferenceNet
     scales: Mapping[str, float]
     weights_from: str | None
 
+    def compare_all(self, images: Path | None, num_images: int | None) -> list[Verification]:
+        """The comparisons on images in a folder, or on random and real inputs."""
+        preprocessing = self.manifest.preprocessing
+        if images is None:
+            own = self.manifest.precision == "float32"
+            return [
+                result
+                for name, x in inputs(self.manifest).items()
+                for result in self.compare(name, [(x, len(x))], judged=own)
+            ]
+        chosen = choose_images(images, num_images or NUM_IMAGES, preprocessing)
+        size = self.manifest.largest.batch
+        batches = in_batches(read_images(chosen.files, preprocessing), size)
+        told = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
+        found = self.compare(told, batches, judged=True)
+        return [replace(each, skipped=chosen.skipped) for each in found]
+
     def compare(
         self, name: str, batches: Iterable[PaddedBatch], *, judged: bool
     ) -> list[Verification]:
         """The comparison of each entry on the same images, in batches of the largest."""
-        entries = self.session.manifest.entries
+        entries = self.manifest.entries
         tallies = [_Tally.of(entry, self.session.plans[entry.name]) for entry in entries]
         growth: dict[str, float] = {}
         images = 0
@@ -394,7 +422,8 @@ class _Judge:
         return Verification(
             input=name,
             batch=tally.entry.batch,
-            precision=self.session.manifest.precision,
+            size=tally.entry.size,
+            precision=self.manifest.precision,
             error=max(error for _, error in head_errors),
             images=images,
             agreeing=tally.agreeing,

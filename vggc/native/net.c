@@ -169,13 +169,24 @@ static size_t count_of(int ndim, const int64_t *shape) {
   return count;
 }
 
-static const plan_entry *largest_entry(void) { return &plan.entries[plan.num_entries - 1]; }
+static const plan_entry *largest_entry(const plan_size *size) {
+  return &size->entries[size->num_entries - 1];
+}
 
 /* The entry that comes next where so many images are left: the largest taken for as many. */
-static const plan_entry *entry_for(int64_t images) {
-  const plan_entry *entry = largest_entry();
-  while (entry != plan.entries && entry->fewest > images) entry--;
+static const plan_entry *entry_for(const plan_size *size, int64_t images) {
+  const plan_entry *entry = largest_entry(size);
+  while (entry != size->entries && entry->fewest > images) entry--;
   return entry;
+}
+
+static size_t input_count(const plan_size *size) { return count_of(3, size->input); }
+
+/* A size by its number; NULL where there is none, with the reason. */
+static const plan_size *size_at(int number) {
+  if (number >= 0 && (uint32_t)number < plan.num_sizes) return &plan.sizes[number];
+  fail("there is no size %d: the net takes %u, from 0 on", number, plan.num_sizes);
+  return NULL;
 }
 
 /* The tensors of an entry in a workspace. */
@@ -210,8 +221,12 @@ static void place_tensors(const net_net *net, workspace *space, const plan_entry
 }
 
 static workspace *open_workspace(const net_net *net) {
-  size_t num_tensors = 0, arena = 0;
-  size_t input = (size_t)largest_entry()->batch * count_of(3, plan.input) * sizeof(float);
+  size_t num_tensors = 0, arena = 0, input = 0;
+  for (uint32_t i = 0; i < plan.num_sizes; i++) {
+    const plan_size *size = &plan.sizes[i];
+    size_t bytes = (size_t)largest_entry(size)->batch * input_count(size) * sizeof(float);
+    if (bytes > input) input = bytes;
+  }
   for (uint32_t i = 0; i < plan.num_entries; i++) {
     num_tensors += plan.entries[i].num_tensors;
     if (plan.entries[i].arena_bytes > arena) arena = plan.entries[i].arena_bytes;
@@ -295,10 +310,11 @@ static int run_shown(const plan_call *call, dl_tensor *tensors, watching watcher
   return 0;
 }
 
-/* Computes at most as many images as an entry takes, beside which it gets zeros. */
-static int run_entry(workspace *space, const plan_entry *entry, size_t images, const float *input,
-                     float *const outputs[], size_t first, watching watcher) {
-  size_t count = count_of(3, plan.input), bytes = images * count * sizeof(float);
+/* Computes at most as many images of a size as an entry takes, beside which it gets zeros. */
+static int run_entry(workspace *space, const plan_size *size, const plan_entry *entry,
+                     size_t images, const float *input, float *const outputs[], size_t first,
+                     watching watcher) {
+  size_t count = input_count(size), bytes = images * count * sizeof(float);
   dl_tensor *tensors = tensors_of(space, entry);
   const float *start = input + first * count;
   int lent = images == (size_t)entry->batch && (uintptr_t)start % ALIGNMENT == 0;
@@ -314,7 +330,7 @@ static int run_entry(workspace *space, const plan_entry *entry, size_t images, c
                      : run_call(&entry->calls[i], tensors))
       return -1;
   for (uint32_t i = 0; i < plan.num_heads; i++) {
-    size_t given = count_of(plan.heads[i].ndim, plan.heads[i].shape);
+    size_t given = count_of(size->heads[i].ndim, size->heads[i].shape);
     const void *values = tensors[entry->outputs[i]].data;
     if (outputs[i]) memcpy(outputs[i] + first * given, values, images * given * sizeof(float));
   }
@@ -323,22 +339,51 @@ static int run_entry(workspace *space, const plan_entry *entry, size_t images, c
 
 PUBLIC const char *net_error(void) { return reason; }
 
-PUBLIC net_value net_input(void) {
-  return (net_value){"input", 3, plan.input, count_of(3, plan.input)};
+PUBLIC int net_size(int64_t height, int64_t width) {
+  for (uint32_t i = 0; i < plan.num_sizes; i++)
+    if (plan.sizes[i].input[1] == height && plan.sizes[i].input[2] == width) return (int)i;
+  char sizes[256] = "";
+  for (uint32_t i = 0; i < plan.num_sizes; i++)
+    snprintf(sizes + strlen(sizes), sizeof sizes - strlen(sizes), "%s%lldx%lld", i ? ", " : "",
+             (long long)plan.sizes[i].input[1], (long long)plan.sizes[i].input[2]);
+  return fail("the net is not compiled for images of %lldx%lld, height by width: it takes %s",
+              (long long)height, (long long)width, sizes);
 }
 
-PUBLIC net_value net_output(int number) {
-  if (number < 0 || (uint32_t)number >= plan.num_heads) return (net_value){0};
-  const plan_head *head = &plan.heads[number];
+PUBLIC net_value net_input_at(int number) {
+  const plan_size *size = size_at(number);
+  if (!size) return (net_value){0};
+  return (net_value){"input", 3, size->input, input_count(size)};
+}
+
+PUBLIC net_value net_input(void) { return net_input_at(0); }
+
+PUBLIC net_value net_output_at(int number, int head_number) {
+  const plan_size *size = size_at(number);
+  if (!size || head_number < 0 || (uint32_t)head_number >= plan.num_heads) return (net_value){0};
+  const plan_head *head = &size->heads[head_number];
   return (net_value){head->name, head->ndim, head->shape, count_of(head->ndim, head->shape)};
 }
 
-PUBLIC int net_prepare(const uint8_t *rgb, int64_t width, int64_t height, int64_t row_bytes,
-                        float *image) {
+PUBLIC net_value net_output(int head) { return net_output_at(0, head); }
+
+PUBLIC int net_prepare_at(int number, const uint8_t *rgb, int64_t width, int64_t height,
+                          int64_t row_bytes, float *image) {
+  const plan_size *size = size_at(number);
+  if (!size) return -1;
   if (!rgb || !image) return fail("the picture or the place for its floats is NULL");
   if (!preprocessing)
     return fail("no pictures become this net's input as vggc makes it: give it floats");
-  return prepare(preprocessing, rgb, width, height, row_bytes, image, reason, sizeof reason);
+  plan_preprocessing how = *preprocessing;
+  how.height = (int32_t)size->input[1];
+  how.width = (int32_t)size->input[2];
+  how.scale = size->scale;
+  return prepare(&how, rgb, width, height, row_bytes, image, reason, sizeof reason);
+}
+
+PUBLIC int net_prepare(const uint8_t *rgb, int64_t width, int64_t height, int64_t row_bytes,
+                       float *image) {
+  return net_prepare_at(0, rgb, width, height, row_bytes, image);
 }
 
 static int open_net(net_net *net, const char *path, const net_options *options) {
@@ -382,8 +427,10 @@ PUBLIC int net_open(const char *path, const net_options *options, net_net **net)
   return -1;
 }
 
-static int run_images(net_net *net, int images, const float *input, float *const outputs[],
-                      watching watcher) {
+static int run_images(net_net *net, int number, int images, const float *input,
+                      float *const outputs[], watching watcher) {
+  const plan_size *size = size_at(number);
+  if (!size) return -1;
   if (!net || !input || !outputs) return fail("the net, its input or its outputs are NULL");
   if (images < 1) return fail("%d images were given, and a run takes one at least", images);
   if (getpid() != net->process)
@@ -393,9 +440,9 @@ static int run_images(net_net *net, int images, const float *input, float *const
   running = space;
   int failed = 0;
   for (int first = 0; !failed && first < images;) {
-    const plan_entry *entry = entry_for(images - first);
+    const plan_entry *entry = entry_for(size, images - first);
     int some = images - first < entry->batch ? images - first : (int)entry->batch;
-    failed = run_entry(space, entry, (size_t)some, input, outputs, (size_t)first, watcher);
+    failed = run_entry(space, size, entry, (size_t)some, input, outputs, (size_t)first, watcher);
     first += some;
   }
   running = NULL;
@@ -405,13 +452,18 @@ static int run_images(net_net *net, int images, const float *input, float *const
 }
 
 PUBLIC int net_run(net_net *net, int images, const float *input, float *const outputs[]) {
-  return run_images(net, images, input, outputs, (watching){NULL, NULL});
+  return net_run_at(net, 0, images, input, outputs);
 }
 
-PUBLIC int net_watch(net_net *net, int images, const float *input, float *const outputs[],
-                     net_watcher *watcher, void *data) {
+PUBLIC int net_run_at(net_net *net, int size, int images, const float *input,
+                      float *const outputs[]) {
+  return run_images(net, size, images, input, outputs, (watching){NULL, NULL});
+}
+
+PUBLIC int net_watch(net_net *net, int size, int images, const float *input,
+                     float *const outputs[], net_watcher *watcher, void *data) {
   if (!watcher) return fail("nobody watches: the watcher is NULL");
-  return run_images(net, images, input, outputs, (watching){watcher, data});
+  return run_images(net, size, images, input, outputs, (watching){watcher, data});
 }
 
 PUBLIC void net_close(net_net *net) {

@@ -65,14 +65,21 @@ typedef struct { /* so many images at once */
   uint32_t num_tensors, num_calls;
 } plan_entry;
 
+typedef struct {           /* images of one size */
+  int64_t input[3];          /* channels, height, width */
+  int32_t scale;             /* of pictures, as plan_preprocessing has it */
+  uint32_t num_entries;
+  const plan_entry *entries; /* by ascending batch */
+  const plan_head *heads;
+} plan_size;
+
 typedef struct {
   const char *net, *cpu;
   const char *const *instructions; /* LLVM's names of what the code may use; ends with NULL */
-  int64_t input[3];                /* channels, height, width */
-  const plan_entry *entries;       /* by ascending batch */
-  const plan_head *heads;
+  const plan_size *sizes;          /* the main one first */
+  const plan_entry *entries;       /* those of all sizes */
   const plan_weight *weights;
-  uint32_t num_entries, num_heads, num_weights;
+  uint32_t num_sizes, num_entries, num_heads, num_weights;
   uint64_t file_bytes, header_bytes; /* of the weights' file, and of all in front of its data */
   uint8_t header_sha256[32];
 } plan_net;

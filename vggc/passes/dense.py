@@ -296,8 +296,8 @@ def moved(before: Set[Pair | None], op: Op, source: Shape) -> Pair | None:
 
 
 def resized(graph: Graph, size: Pair, instead: str = ON_CROPS) -> Graph:
-    """A dense graph as it is for images of another height and width; `instead` says what else to do
-    where there is none.
+    """A graph as it is for images of another height and width, one of a net that is applied densely
+    or one whose weights keep their shapes; `instead` says what else to do where there is none.
 
     Raises:
         UserError: they are too small for it, or its paths do not fit together any more.

@@ -10,7 +10,7 @@ scales, and in int8 sums of more terms than an int32 holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TypeAlias
@@ -201,6 +201,21 @@ class _Rewriter:
         """The map of a step's value in fewer bits."""
         zero = ZERO if self.form == "uint8" and self.signed[index] else 0
         return replace(map_, format=self.form, zero=zero, vector=self.vector)
+
+
+def with_convolutions(plan: Plan, names: Collection[str]) -> Plan:
+    """A plan whose dense layers with weights of these names are the convolutions that cover their
+    maps.
+    """
+    return replace(
+        plan,
+        steps=tuple(
+            replace(step, workload=as_conv(step.workload))
+            if isinstance(step.workload, Dense) and step.weights[0] in names
+            else step
+            for step in plan.steps
+        ),
+    )
 
 
 def as_conv(dense: Dense) -> Conv:

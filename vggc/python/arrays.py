@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL.Image import Image
 
+from vggc.runtime.artifact import options_with
 from vggc.runtime.diagnostics import BadArray
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, first_line
@@ -74,7 +75,7 @@ def values_of(x: Any, manifest: Manifest) -> Array:
         hint = "`x.detach().float().cpu()` is a tensor of PyTorch that can be"
         given = f"a {type(x).__name__} that cannot be handed over: {first_line(fault)}"
         raise refusal(manifest, given, hint) from None
-    if values.dtype != np.float32 or values.shape[1:] != manifest.input or not len(values):
+    if values.dtype != np.float32 or values.shape[1:] not in manifest.inputs or not len(values):
         hint = hint_for(values.dtype, values.shape, manifest)
         raise refusal(manifest, f"{values.dtype} of shape {values.shape}", hint)
     return cast("Array", values)
@@ -82,15 +83,15 @@ def values_of(x: Any, manifest: Manifest) -> Array:
 
 def hint_for(dtype: np.dtype[Any], shape: tuple[int, ...], manifest: Manifest) -> str:
     """What to do to an array of this type and shape so that the net takes it, in words."""
-    channels, height, width = manifest.input
-    if shape == manifest.input:
+    if shape in manifest.inputs:
         return "an image is a batch of one: `x[None]`"
-    if shape[1:] == (height, width, channels):
+    if shape[1:] in [(height, width, channels) for channels, height, width in manifest.inputs]:
         return "channels come first: `x.transpose(0, 3, 1, 2)`; of PyTorch `x.permute(0, 3, 1, 2)`"
-    if shape[1:] != manifest.input:
-        return (
-            "N images, channels first; `vggc.compile(…, size=(H, W))` is for those of another size"
-        )
+    if shape[1:] not in manifest.inputs:
+        if len(shape) == 4 and shape[1] == manifest.input[0]:
+            wanted = options_with(manifest, (shape[2], shape[3]))
+            return f"`vggc compile` with `{wanted}` is for those of this size, too"
+        return "N images, channels first"
     if not shape[0]:
         return "there is no image in it"
     if dtype == np.uint8:
@@ -110,12 +111,13 @@ def require_here(x: Any, manifest: Manifest) -> None:
     given = f"{dtype} of shape {shape} on {'CUDA' if kind == CUDA else 'another'} device {number}"
     if kind != CUDA or manifest.target.kind != "cuda":
         raise refusal(manifest, given, "bring it to the CPU: `x.cpu()` for a tensor of PyTorch")
-    if dtype != "float32" or shape[1:] != manifest.input or shape[0] not in manifest.batches:
+    if dtype != "float32" or shape[1:] not in manifest.inputs or shape[0] not in manifest.batches:
         hint = f"on a GPU an array holds a whole batch of {told(manifest.batches)}"
         raise refusal(manifest, given, hint)
 
 
 def refusal(manifest: Manifest, given: str, hint: str) -> UserError:
     """The error of giving something else than images for this net."""
-    expected = f"float32 of shape (N, {', '.join(map(str, manifest.input))})"
+    shapes = (f"(N, {', '.join(map(str, each))})" for each in manifest.inputs)
+    expected = f"float32 of shape {' or '.join(shapes)}"
     return UserError(BadArray(manifest.net, given, expected, hint))

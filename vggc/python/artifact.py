@@ -29,6 +29,7 @@ from vggc.support.batches import checked_batches
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html
+from vggc.support.sizes import HeightWidth, sizes_of
 
 if TYPE_CHECKING:
     from vggc.api.verify import Verdict
@@ -74,13 +75,18 @@ class Artifact:
 
     @property
     def input(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image that the artifact takes."""
+        """The shape (C, H, W) of an image that the artifact takes; of several the main one."""
         return self.manifest.input
 
     @property
+    def inputs(self) -> tuple[tuple[int, int, int], ...]:
+        """The shape (C, H, W) of an image of each of the artifact's sizes, the main one first."""
+        return self.manifest.inputs
+
+    @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """The shape of what the artifact gives of an image, by the name of the head, the main one
-        first.
+        """The shape of what the artifact gives of an image of the main size, by the name of the
+        head, the main one first.
         """
         return {output.name: output.shape for output in self.manifest.outputs}
 
@@ -97,7 +103,8 @@ class Artifact:
         return tuple(map(self.manifest.class_name, range(self.manifest.main.shape[0])))
 
     def __call__(self, x: Any) -> NDArray[np.float32]:
-        """The main output (N, …) for images (N, C, H, W), float32 and normalised.
+        """The main output (N, …) for images (N, C, H, W) of one of the `inputs`, float32 and
+        normalised.
 
         `x` is an array of numpy or of whoever speaks DLPack, a tensor of PyTorch for one. A whole
         batch that lies contiguous is read where it lies. N may be any number: they are computed by
@@ -109,7 +116,8 @@ class Artifact:
         return next(iter(self.run_all(x).values()))
 
     def run_all(self, x: Any) -> dict[str, NDArray[np.float32]]:
-        """Every output for images (N, C, H, W), by the name of its head, the main one first.
+        """Every output for images (N, C, H, W) of one of the `inputs`, by the name of its head, the
+        main one first.
 
         Raises:
             UserError: as when it is called.
@@ -181,25 +189,28 @@ class Artifact:
         against: str | Sequence[str] | None = None,
         *,
         batch: int | None = None,
+        size: tuple[int, int] | None = None,
         rounds: int = 15,
         images: Place | None = None,
         weights: Place | None = None,
     ) -> Timing:
-        """The artifact's milliseconds of a batch, the largest unless told, beside those of other
-        engines, such as `["torch", "onnxruntime"]`: of those that are installed where none is
-        named, of none for `[]`.
+        """The artifact's milliseconds of a batch, the largest unless told, of images of a size (H,
+        W), the main one unless told, beside those of other engines, such as
+        `["torch", "onnxruntime"]`: of those that are installed where none is named, of none for
+        `[]`.
 
         `images` is a folder for engines that quantise; `weights` what the artifact was compiled
         from, where it does not find that itself.
 
         Raises:
-            UserError: the artifact is not for such a batch, or an engine is unknown, not installed
+            UserError: the artifact is not for such images, or an engine is unknown, not installed
                 or cannot compute the net.
             CheckFailed: one computes something else.
         """
         options = benches.BenchOptions(
             against=None if against is None else several(against),
             batch=batch,
+            size=size,
             threads=self.threads,
             rounds=rounds,
             images=optional(Path, images),
@@ -217,7 +228,7 @@ class Artifact:
             ("target", manifest.target.name),
             ("precision", manifest.precision),
             ("batch", _several(self.batches)),
-            ("input", describe(manifest.input)),
+            ("input", ", ".join(map(describe, manifest.inputs))),
             ("outputs", given),
             ("weights from", manifest.weights_from),
             ("kernel calls", str(sum(len(entry.kernels) for entry in manifest.entries))),
@@ -262,8 +273,8 @@ def compile(
     weights: Place | None = None,
     seed: int | None = None,
     batch: int | Sequence[int] = 1,
-    size: tuple[int, int] | None = None,
-    dense: tuple[int, int] | None = None,
+    size: HeightWidth | Sequence[HeightWidth] | None = None,
+    dense: HeightWidth | Sequence[HeightWidth] | None = None,
     precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
     images: Place | None = None,
@@ -278,7 +289,8 @@ def compile(
     none is named.
 
     Each option is that of `vggc compile`: `batch` is a number of images, or several, `[1, 8, 32]`,
-    of which each call takes the least that its images fit into; `weights` is a file, or `"best"` of
+    of which each call takes the least that its images fit into; `size` and `dense` are (H, W), or
+    several, of which the first is the main one; `weights` is a file, or `"best"` of
     a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
     given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there; without
     `graphs` a GPU's kernels are launched one by one, `--no-graph` there; `standalone` makes a
@@ -296,8 +308,8 @@ def compile(
         weights=optional(Path, weights),
         seed=seed,
         batches=checked_batches([batch] if isinstance(batch, int) else batch),
-        size=size,
-        dense=dense,
+        sizes=sizes_of(size),
+        dense=sizes_of(dense),
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,
         images=optional(Path, images),

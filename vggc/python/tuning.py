@@ -16,6 +16,7 @@ from vggc.python.run import Place, TrainingRun, known, optional
 from vggc.support.batches import checked_batches
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html, as_text
+from vggc.support.sizes import HeightWidth, sizes_of
 
 if TYPE_CHECKING:
     from vggc.tuning.tuner import TuningProgress
@@ -41,8 +42,8 @@ class TuningResult:
     @property
     def seconds(self) -> tuple[float, float] | None:
         """The seconds of a batch in the kernels that leave a choice, as the cost model chooses and
-        as measured to be the fastest, of several batches those of all; None where no kernel was
-        measured in both ways.
+        as measured to be the fastest, of several batches and sizes those of all; None where no
+        kernel was measured in both ways.
         """
         return self.course.seconds
 
@@ -65,7 +66,8 @@ def tune(
     mcpu: str | None = None,
     budget: float = 600.0,
     batch: int | Sequence[int] = 1,
-    size: tuple[int, int] | None = None,
+    size: HeightWidth | Sequence[HeightWidth] | None = None,
+    dense: HeightWidth | Sequence[HeightWidth] | None = None,
     precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
     threads: int | None = None,
@@ -92,7 +94,8 @@ def tune(
         mcpu=mcpu,
         budget=budget,
         batches=checked_batches([batch] if isinstance(batch, int) else batch),
-        size=size,
+        sizes=sizes_of(size),
+        dense=sizes_of(dense),
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,
         threads=threads,

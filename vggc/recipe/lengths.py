@@ -7,18 +7,20 @@ means is their ratio: 256 for an input of 224 is 37 for one of 32.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vggc.layers import edit
 from vggc.layers.edit import input_size
+from vggc.support.sizes import HeightWidth
 from vggc.support.source import Span
 from vggc.syntax import ast
 from vggc.syntax.values import MAX_SIDE, Size, written
 
+if TYPE_CHECKING:
+    from vggc_runtime.preprocessing import Preprocessing
+
 SCALES = {"train": ("scale",), "test": ("scales",)}
 """The settings of a block that hold lengths of an image's shorter side."""
-
-HeightWidth = tuple[int, int]
 
 
 def in_proportion(length: int, before: HeightWidth, after: HeightWidth) -> int:
@@ -28,6 +30,14 @@ def in_proportion(length: int, before: HeightWidth, after: HeightWidth) -> int:
     """
     moved = round(length * max(after) / max(before))
     return max(*after, min(moved, MAX_SIDE))
+
+
+def for_input(preprocessing: Preprocessing, size: HeightWidth) -> Preprocessing:
+    """The preprocessing for a net of another input size: the same in proportion."""
+    scale = preprocessing.scale
+    if scale is not None:
+        scale = in_proportion(scale, preprocessing.size, size)
+    return replace(preprocessing, size=size, scale=scale)
 
 
 def with_input(net: ast.Net, size: HeightWidth) -> ast.Net:

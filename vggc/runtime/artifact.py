@@ -8,7 +8,7 @@ from where you would run a program from.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Literal, TypeAlias
 
 from vggc.ir.graph import Graph
 from vggc.ir.needs import Need
+from vggc.ir.ops import Pair, describe
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
-from vggc.passes.dense import DenseGraph, dense_at
+from vggc.passes.dense import DenseGraph, dense_at, resized
+from vggc.recipe.lengths import for_input
 from vggc.runtime import diagnostics
 from vggc.runtime.archs import ARCH, Capability, capability, is_specific
 from vggc.support.batches import MAX_BATCH, MAX_BATCHES
@@ -26,13 +28,14 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_file, is_folder
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import from_json, to_json
+from vggc.support.sizes import MAX_SIZES, listed_sizes
 from vggc.syntax.parse import parse, read_source
 from vggc_runtime.files import sha256
 from vggc_runtime.folder import LIBRARY, MANIFEST, WEIGHTS
 from vggc_runtime.json_file import MalformedError, read_json
 from vggc_runtime.manifest import FORMAT, FORMAT_VERSION, MOST_CLASSES, FileEntry, digest_of
 from vggc_runtime.outputs import HeadKind, Output
-from vggc_runtime.preprocessing import Preprocessing
+from vggc_runtime.preprocessing import MAX_SIDE, Preprocessing
 from vggc_runtime.version import __version__
 
 MOST_CORES = 1 << 20
@@ -68,7 +71,8 @@ class KernelEntry:
 
 @dataclass(frozen=True)
 class ArtifactEntry:
-    """A number of images that an artifact computes at once, and the kernels by which it does so.
+    """A number of images of one size (H, W) that an artifact computes at once, and the kernels by
+    which it does so.
 
     `weights` are the stored tensors that it takes, in order. `arch` is the architecture whose GPUs
     alone run it; it is empty where all others do that there is code for. It is taken for `fewest`
@@ -76,6 +80,7 @@ class ArtifactEntry:
     """
 
     batch: int
+    size: Pair
     kernels: tuple[KernelEntry, ...]
     weights: tuple[str, ...] = ()
     arch: str = ""
@@ -84,14 +89,17 @@ class ArtifactEntry:
     @property
     def name(self) -> str:
         """The name of the entry in the artifact's library."""
-        return entry_name(self.batch, self.arch)
+        return entry_name(self.batch, self.size, self.arch)
 
 
-def entry_name(batch: int, arch: str = "") -> str:
-    """The name of the entry for a batch in an artifact's library, and for the GPUs of one
-    architecture where they have kernels of their own.
+def entry_name(batch: int, size: Pair, arch: str = "") -> str:
+    """The name of the entry for so many images of a size (H, W) in an artifact's library, and for
+    the GPUs of one architecture where they have kernels of their own: `4_224x224`,
+    `4_224x224_sm_90a`.
     """
-    return f"{batch}_{arch}" if arch else str(batch)
+    height, width = size
+    name = f"{batch}_{height}x{width}"
+    return f"{name}_{arch}" if arch else name
 
 
 def own_weight(name: str, arch: str) -> str:
@@ -146,16 +154,34 @@ class Target:
 
 
 @dataclass(frozen=True)
+class InputSize:
+    """A size of images that an artifact takes: what an image is (C, H, W), and what the heads give
+    of one, the main one first. The net is `dense` where it is applied to all of an image that may
+    be larger than the net's own input: its boxes are maps then.
+    """
+
+    input: tuple[int, int, int]
+    outputs: tuple[Output, ...]
+    dense: bool = False
+
+    @property
+    def size(self) -> Pair:
+        """Height and width."""
+        return self.input[1:]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an artifact holds.
 
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
-    which the library takes them. The first of the `outputs` is the main one; the names `classes`,
-    where there are any, are those of the `named` one. Packed weights cannot be brought back bit for
-    bit, so `float32_sha256` tells which ones they were made of. The `entries` stand in the order
-    of their batches, and take the same weights; those for one architecture stand behind the others,
-    are for the same batches, and may have weights of their own. A `dense` artifact applies the net
-    of its spec to all of an `input` that is larger than the net's own: its boxes are maps.
+    which the library takes them. Of the `sizes` the first is the main one, which is meant where
+    none is named; those that are dense stand behind the others. The first of the `outputs` is the
+    main one; the names `classes`, where there are any, are those of the `named` one. Packed weights
+    cannot be brought back bit for bit, so `float32_sha256` tells which ones they were made of. The
+    `entries` are each batch, ascending, for each size in its turn, and take the same weights; those
+    for one architecture stand behind the others, are for the same sizes and batches, and may have
+    weights of their own. The `preprocessing` is that of the main size.
     """
 
     format: str
@@ -165,8 +191,7 @@ class Manifest:
     net: str
     target: Target
     precision: ArtifactPrecision
-    input: tuple[int, int, int]
-    outputs: tuple[Output, ...]
+    sizes: tuple[InputSize, ...]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     weights_from: str
@@ -175,12 +200,43 @@ class Manifest:
     entries: tuple[ArtifactEntry, ...]
     files: dict[str, FileEntry]
     sha256: str = ""
-    dense: bool = False
 
     @property
     def digest(self) -> str:
         """The hash of everything in the manifest but its own, its order included."""
         return digest_of(to_json(self))
+
+    @property
+    def input(self) -> tuple[int, int, int]:
+        """What an image of the main size is, (C, H, W)."""
+        return self.sizes[0].input
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the heads give of an image of the main size."""
+        return self.sizes[0].outputs
+
+    @property
+    def dense(self) -> bool:
+        """Whether the net is applied densely to images of the main size."""
+        return self.sizes[0].dense
+
+    @property
+    def inputs(self) -> tuple[tuple[int, int, int], ...]:
+        """What an image is, (C, H, W), of each size, the main one first."""
+        return tuple(each.input for each in self.sizes)
+
+    def at(self, size: Pair) -> Manifest:
+        """What it says of images of one of its sizes (H, W) alone, which is the main one then.
+
+        Raises: KeyError where it is not for that size.
+        """
+        found = {each.size: each for each in self.sizes}[size]
+        entries = tuple(entry for entry in self.entries if entry.size == size)
+        how = self.preprocessing
+        if size != how.size:
+            how = replace(how, size=size, scale=None) if found.dense else for_input(how, size)
+        return replace(self, sizes=(found,), entries=entries, preprocessing=how)
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -189,15 +245,18 @@ class Manifest:
 
     @property
     def largest(self) -> ArtifactEntry:
-        """The entry that computes the most images at once."""
-        return self.entries[-1]
+        """The entry that computes the most images of the main size at once."""
+        return self.entry_for(max(self.batches))
 
-    def entry_for(self, images: int) -> ArtifactEntry:
-        """The entry that comes next where so many images are to be computed: the largest that is
-        taken for as many. What it leaves over goes to others in the same way.
+    def entry_for(self, images: int, size: Pair | None = None) -> ArtifactEntry:
+        """The entry that comes next where so many images of a size, the main one unless told, are
+        to be computed: the largest that is taken for as many. What it leaves over goes to others in
+        the same way.
         """
-        taken = (each for each in reversed(self.entries) if each.fewest <= images)
-        return next(taken, self.entries[0])
+        size = size or self.sizes[0].size
+        entries = [each for each in self.entries if each.size == size]
+        taken = (each for each in reversed(entries) if each.fewest <= images)
+        return next(taken, entries[0])
 
     @property
     def variants(self) -> dict[str, Manifest]:
@@ -209,10 +268,12 @@ class Manifest:
         return {arch: self._variant(arch, (arch,) if arch else others) for arch in own}
 
     @property
-    def entries_of_variants(self) -> tuple[tuple[ArtifactEntry, ...], ...]:
-        """The entries of each choice of kernels."""
-        archs = dict.fromkeys(entry.arch for entry in self.entries)
-        return tuple(tuple(e for e in self.entries if e.arch == arch) for arch in archs)
+    def entries_by_size(self) -> tuple[tuple[ArtifactEntry, ...], ...]:
+        """The entries of each size in each choice of kernels."""
+        found: dict[tuple[str, Pair], list[ArtifactEntry]] = {}
+        for entry in self.entries:
+            found.setdefault((entry.arch, entry.size), []).append(entry)
+        return tuple(map(tuple, found.values()))
 
     @property
     def has_variants(self) -> bool:
@@ -250,10 +311,14 @@ class Manifest:
         return self.classes[index] if self.classes else f"class {index}"
 
 
-def outputs_of(graph: Graph) -> tuple[Output, ...]:
-    """What a manifest says of the heads of a graph."""
+def input_size(graph: Graph, *, dense: bool = False) -> InputSize:
+    """What a manifest says of the size of images that a graph takes, of which it may be that of a
+    net applied densely.
+    """
     shapes = graph.outputs
-    return tuple(Output(head.name, head.kind, shapes[head.name]) for head in graph.heads)
+    outputs = tuple(Output(head.name, head.kind, shapes[head.name]) for head in graph.heads)
+    channels, height, width = graph.input
+    return InputSize((channels, height, width), outputs, dense)
 
 
 def entry(path: Path) -> FileEntry:
@@ -299,6 +364,7 @@ def _problem(manifest: Manifest) -> str | None:
     kinds = {"cpu": "llvm", "cuda": "cuda"}
     target, batches = manifest.target, manifest.batches
     archs = tuple(entry.arch for entry in manifest.entries)
+    sizes = [each.size for each in manifest.sizes]
     cores = target.attrs.get("num-cores", 1)
     problems = {
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
@@ -307,18 +373,37 @@ def _problem(manifest: Manifest) -> str | None:
         "kernels are for an architecture that has no code of its own": any(
             arch and not (is_specific(arch) and arch in target.archs) for arch in archs
         ),
-        "its entries are not each batch for each choice of kernels": (
-            [(entry.arch, entry.batch) for entry in manifest.entries]
-            != [(arch, batch) for arch in dict.fromkeys(archs) for batch in batches]
+        f"it is not for from 1 to {MAX_SIZES} sizes": not 1 <= len(sizes) <= MAX_SIZES,
+        "a size stands twice": len({*sizes}) != len(sizes),
+        f"a size is not from 1 to {MAX_SIDE} pixels": any(
+            not 1 <= side <= MAX_SIDE for size in sizes for side in size
+        ),
+        "images of other sizes have other channels": (
+            len({channels for channels, _, _ in manifest.inputs}) > 1
+        ),
+        "a size that is not dense stands behind one that is": (
+            sorted(manifest.sizes, key=lambda each: each.dense) != [*manifest.sizes]
+        ),
+        "sizes differ in the heads of the net": (
+            len({tuple((o.name, o.kind) for o in each.outputs) for each in manifest.sizes}) > 1
+        ),
+        "its entries are not each size with each batch for each choice of kernels": (
+            [(entry.arch, entry.size, entry.batch) for entry in manifest.entries]
+            != [
+                (arch, size, batch)
+                for arch in dict.fromkeys(archs)
+                for size in sizes
+                for batch in batches
+            ]
         ),
         "there are no kernels for all other architectures, or no such architecture": (
             archs[:1] != ("",) or 1 < len({*archs}) > len(target.archs)
         ),
         f"batch is not from 1 to {MAX_BATCH}": any(not 1 <= each <= MAX_BATCH for each in batches),
         "an entry is not taken for the images for which it must be": any(
-            not _is_taken_in_turn(each) for each in manifest.entries_of_variants
+            not _is_taken_in_turn(each) for each in manifest.entries_by_size
         ),
-        "there is no output": not manifest.outputs,
+        "there is no output": not all(each.outputs for each in manifest.sizes),
         "classes are not as many as the outputs": not _are_classes(manifest),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "attrs say what no target says": not _are_attrs(target),
@@ -334,7 +419,11 @@ def _problem(manifest: Manifest) -> str | None:
         f"num-cores is over {MOST_CORES}": isinstance(cores, int) and cores > MOST_CORES,
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
-    return found or manifest.preprocessing.problem(manifest.input)
+    if found:
+        return found
+    # That of the main size is looked at first: those of the others are made of it.
+    looks = (manifest.at(each.size).preprocessing.problem(each.input) for each in manifest.sizes)
+    return manifest.preprocessing.problem(manifest.input) or next(filter(None, looks), None)
 
 
 def _is_taken_in_turn(entries: tuple[ArtifactEntry, ...]) -> bool:
@@ -362,7 +451,7 @@ def _take_weights(manifest: Manifest) -> bool:
 
 def _are_classes(manifest: Manifest) -> bool:
     """Whether the names of classes are as many as what they name. One box may be that of any."""
-    if not manifest.classes or not manifest.outputs:
+    if not manifest.classes or not manifest.sizes or not manifest.outputs:
         return True
     named, count = manifest.named, len(manifest.classes)
     if named.kind == "boxes" and named.count == 1:
@@ -414,34 +503,84 @@ def spec_graph(folder: Path) -> Graph:
     return elaborate(net)
 
 
-def as_compiled(graph: Graph, manifest: Manifest) -> DenseGraph:
-    """The graph of an artifact's spec as the artifact computes it, and what it makes of weights.
+def as_compiled(graph: Graph, size: InputSize) -> DenseGraph:
+    """The graph of an artifact's spec as the artifact computes it for images of a size, and what it
+    makes of weights.
 
     Raises: UserError when the net cannot be applied to such images.
     """
-    if not manifest.dense:
-        return DenseGraph(graph, {})
-    return dense_at(graph, manifest.input[1:], MAPS)
+    if size.dense:
+        return dense_at(graph, size.size, MAPS)
+    return DenseGraph(graph if size.input == graph.input else resized(graph, size.size), {})
 
 
-def graph_in(folder: Path, manifest: Manifest) -> Graph:
-    """The graph that an artifact computes.
+def graphs_in(folder: Path, manifest: Manifest) -> dict[Pair, Graph]:
+    """The graphs that an artifact computes, by the sizes (H, W) of images.
 
     Raises: UserError when its spec is malformed, would need other files, or is of another net.
     """
-    return as_compiled(spec_graph(folder), manifest).graph
+    graph = spec_graph(folder)
+    return {each.size: as_compiled(graph, each).graph for each in manifest.sizes}
+
+
+def graph_in(folder: Path, manifest: Manifest) -> Graph:
+    """The graph that an artifact computes for images of the main size.
+
+    Raises: UserError when its spec is malformed, would need other files, or is of another net.
+    """
+    return as_compiled(spec_graph(folder), manifest.sizes[0]).graph
+
+
+def manifest_at(folder: Path, manifest: Manifest, size: Pair | None) -> Manifest:
+    """What the manifest of an artifact says of images of one size; of the main one where none is
+    named.
+
+    Raises: UserError where the artifact is not compiled for it.
+    """
+    if size is None:
+        return manifest.at(manifest.sizes[0].size)
+    try:
+        return manifest.at(size)
+    except KeyError:
+        raise no_such_size(str(folder), manifest, size) from None
+
+
+def no_such_size(artifact: str, manifest: Manifest, size: Pair) -> UserError:
+    """The error of asking an artifact for images of a size that it is not compiled for."""
+    return UserError(
+        diagnostics.NoSuchSize(
+            artifact=artifact,
+            size=describe(size),
+            sizes=told_sizes(manifest),
+            more=options_with(manifest, size),
+        )
+    )
+
+
+def told_sizes(manifest: Manifest) -> str:
+    """The sizes of images that an artifact takes, in words: `224×224 or 256×320`."""
+    return " or ".join(describe(each.size) for each in manifest.sizes)
+
+
+def options_with(manifest: Manifest, size: Pair) -> str:
+    """The options by which `vggc compile` makes an artifact for one more size, too."""
+    spread = [each.size for each in manifest.sizes if each.dense]
+    built = [each.size for each in manifest.sizes if not each.dense]
+    (spread or built).append(size)
+    options = {"--input": built, "--dense": spread}
+    return " ".join(f"{name} {listed_sizes(of)}" for name, of in options.items() if of)
 
 
 def entry_in(folder: Path, manifest: Manifest, batch: int | None) -> ArtifactEntry:
-    """The entry of an artifact for a batch; the largest one where none is named.
+    """The entry of an artifact for a batch of images of the main size; the largest one where none
+    is named.
 
     Raises: UserError where the artifact is not compiled for it.
     """
     if batch is None:
         return manifest.largest
-    for each in manifest.entries:
-        if each.batch == batch:
-            return each
+    if batch in manifest.batches:
+        return manifest.entry_for(batch)
     known, more = manifest.batches, sorted({*manifest.batches, batch})
     batches, wanted = ", ".join(map(str, known)), ",".join(map(str, more))
     raise UserError(diagnostics.NoSuchBatch(str(folder), batch, batches, wanted))
@@ -456,21 +595,32 @@ def require_memory(folder: Path, need: Need, batch: int | None = None) -> None:
     """
     manifest = read_manifest(folder)
     try:
-        graph = graph_in(folder, manifest)
+        graphs = graphs_in(folder, manifest)
     except UserError:
         return
     images = batch or sum(manifest.batches)
     if manifest.target.kind == "cpu":
         images = manifest.largest.batch
-    need.require(graph, images, manifest.files[WEIGHTS].bytes)
+    for graph in graphs.values():
+        need.require(graph, images, manifest.files[WEIGHTS].bytes)
 
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:
     """Raises: UserError where the spec is of another net than the manifest."""
-    graph = graph_in(folder, manifest)
-    if (graph.input, outputs_of(graph)) != (manifest.input, manifest.outputs):
+    graphs = [*graphs_in(folder, manifest).values()]
+    told = tuple(
+        input_size(graph, dense=each.dense)
+        for graph, each in zip(graphs, manifest.sizes, strict=True)
+    )
+    if told != manifest.sizes or not take_same_weights(graphs):
         reason = f"{MANIFEST} and {SPEC} are of nets of other shapes or heads"
         raise UserError(diagnostics.NoArtifact(str(folder), reason))
+
+
+def take_same_weights(graphs: Sequence[Graph]) -> bool:
+    """Whether all graphs have weights of the same names and numbers of values."""
+    first, *others = ({n: w.size for n, w in each.all_weights.items()} for each in graphs)
+    return all(each == first for each in others)
 
 
 def sound_manifest(folder: Path, hashed_elsewhere: Collection[str] = ()) -> Manifest:

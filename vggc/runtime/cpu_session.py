@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,8 @@ from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.files import lasting
 from vggc_runtime.folder import LIBRARY, WEIGHTS
-from vggc_runtime.native import NativeError, NativeStep
+from vggc_runtime.native import NativeError, NativeStep, Value
+from vggc_runtime.outputs import Output
 from vggc_runtime.pinned import PinnedNet
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class CpuSession(Session):
             raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
         except NativeError as error:
             raise _not_opened(folder, str(error), os.fspath(weights)) from None
-        found = net.native
-        told = (manifest.input, [(each.name, each.shape) for each in manifest.outputs])
-        if told != (found.input.shape, [(each.name, each.shape) for each in found.outputs]):
+        told = [(each.input, shapes_of(each.outputs)) for each in manifest.sizes]
+        found = net.native.sizes
+        if told != [(each.input.shape, shapes_of(each.outputs)) for each in found]:
             raise misfit(folder, "is of another net than its manifest")
         return cls(
             folder=folder,
@@ -103,11 +104,17 @@ class CpuSession(Session):
         return found
 
     def _called(self, x: Array, call: Callable[[Array], tuple[Array, ...]]) -> dict[str, Array]:
+        self.size_of(x)
         try:
             values = call(x)
         except (ValueError, NativeError) as error:
             raise misfit(self.folder, f"refuses its input: {error}") from None
         return dict(zip((each.name for each in self.manifest.outputs), values, strict=True))
+
+
+def shapes_of(values: Iterable[Output | Value]) -> list[tuple[str, tuple[int, ...]]]:
+    """The name and shape of each of several values."""
+    return [(each.name, each.shape) for each in values]
 
 
 def _not_opened(folder: Path, reason: str, weights: str) -> UserError:

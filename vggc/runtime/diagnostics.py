@@ -15,6 +15,16 @@ class NoSuchBatch(Diagnostic):
     more: str
 
 
+class NoSuchSize(Diagnostic):
+    title = "{artifact} is not compiled for images of {size} pixels"
+    label = "it is compiled for {sizes}"
+    help = "give images of such a size, or compile the net with `{more}`"
+    artifact: str
+    size: str
+    sizes: str
+    more: str
+
+
 class NoArtifact(Diagnostic):
     title = "{path} is not an artifact"
     label = "{reason}"

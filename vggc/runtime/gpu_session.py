@@ -79,7 +79,7 @@ class GpuSession(Session):
         images = np.asarray(x, np.float32)
         parts: list[dict[str, Array]] = []
         while not parts or len(images):
-            batch = self.manifest.entry_for(len(images)).batch
+            batch = self._entry(images).batch
             parts.append(self._filled_up(images[:batch], batch))
             images = images[batch:]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -110,15 +110,16 @@ class GpuSession(Session):
 
     def outputs(self, x: Any) -> dict[str, Any]:
         entry = self._entry(x)
-        wanted = [(entry.batch, *output.shape) for output in self.manifest.outputs]
+        outputs = self.manifest.at(entry.size).outputs
+        wanted = [(entry.batch, *output.shape) for output in outputs]
         values = self._call(main_function(entry.name), x, wanted)
-        names = (output.name for output in self.manifest.outputs)
-        return dict(zip(names, values, strict=True))
+        return dict(zip((output.name for output in outputs), values, strict=True))
 
     def call_each(self) -> None:
         """Calls each entry once, on nothing: a GPU that replays CUDA graphs records them here."""
         for entry in self.manifest.entries:
-            self.outputs(self.tensor(np.zeros((entry.batch, *self.manifest.input), np.float32)))
+            shape = (entry.batch, self.manifest.input[0], *entry.size)
+            self.outputs(self.tensor(np.zeros(shape, np.float32)))
 
     def layers(self, x: Array) -> list[Array]:
         entry = self._entry(x)
@@ -127,8 +128,11 @@ class GpuSession(Session):
         return [value.numpy() for value in self._call(function, self.tensor(x), wanted)]
 
     def _entry(self, x: Any) -> ArtifactEntry:
-        """The entry that takes so many images; the library refuses them where there is none."""
-        return self.manifest.entry_for(x.shape[0])
+        """The entry that takes so many images of their size; the library refuses other numbers.
+
+        Raises: UserError where the artifact is not compiled for images of their size.
+        """
+        return self.manifest.entry_for(x.shape[0], self.size_of(x))
 
     def _call(self, function: str, x: Any, wanted: Sequence[tuple[int, ...]]) -> Sequence[Any]:
         """What a function of the library gives: as many values, of these shapes."""

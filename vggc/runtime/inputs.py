@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -35,7 +35,8 @@ class ReadImages(NamedTuple):
 
 
 def read_input(path: Path, manifest: Manifest) -> ReadImages:
-    """What is in a file.
+    """What is in a file: values as they are, of one of the artifact's sizes, or pictures prepared
+    for its main size.
 
     Raises: UserError when the file is missing, broken, too large or of another shape.
     """
@@ -65,10 +66,14 @@ def _read_array(path: Path, manifest: Manifest) -> ReadImages:
         return ReadImages(_values(array, manifest))
     except (NoInputError, BrokenImageError) as fault:
         hint = getattr(fault, "hint", None) or (
-            f"numpy.save keeps normalised values as floats of shape {manifest.input}, "
+            f"numpy.save keeps normalised values as floats of shape {_or(manifest.inputs)}, "
             "and pixels from 0 to 255 as uint8"
         )
         raise UserError(diagnostics.BadInput(str(path), str(fault), hint)) from None
+
+
+def _or(each: Iterable[object]) -> str:
+    return " or ".join(map(str, each))
 
 
 # Arrays
@@ -141,14 +146,14 @@ def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
     """Normalised values as they are, float32 (N, C, H, W)."""
     if array.dtype.kind != "f":
         raise NoInputError(f"it holds {array.dtype}, which is neither pixels nor normalised values")
-    if array.shape[-3:] != manifest.input or array.ndim > 4:
-        shape = describe(manifest.input)
+    if array.shape[-3:] not in manifest.inputs or array.ndim > 4:
+        shapes = _or(map(describe, manifest.inputs))
         raise NoInputError(
-            f"it holds {array.dtype} of shape {array.shape}, and the net takes {shape}"
+            f"it holds {array.dtype} of shape {array.shape}, and the net takes {shapes}"
         )
     refuse_many(array, manifest)
     with np.errstate(over="ignore"):
-        images: NDArray[np.float32] = np.array(array, np.float32).reshape(-1, *manifest.input)
+        images: NDArray[np.float32] = np.array(array, np.float32).reshape(-1, *array.shape[-3:])
     if not np.isfinite(images).all():
         raise NoInputError("it holds values that are not finite")
     return images

@@ -6,7 +6,7 @@ that says otherwise is not that of the net.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from vggc.kernels.workloads import (
     Workload,
 )
 from vggc.passes.prepare import prepared
-from vggc.plan.low_precision import in_format, is_max_pool
+from vggc.plan.low_precision import in_format, is_max_pool, with_convolutions
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import (
@@ -34,7 +34,7 @@ from vggc.runtime.artifact import (
     ArtifactEntry,
     Manifest,
     Target,
-    graph_in,
+    graphs_in,
     own_weight,
 )
 from vggc.support.diagnostics import UserError
@@ -56,12 +56,37 @@ bits."""
 
 def plan_for(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
     """The kernel calls of a net compiled for a target, whose graph may be folded or not."""
-    return _plan_folded(prepared(graph), batch, target, precision)
+    (plan,) = plans_for([prepared(graph)], [batch], target, precision)
+    return plan
 
 
-def _plan_folded(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
-    plan = plan_folded(graph, batch, fuse_pools=pools(target, precision))
-    return reduced(plan, target, precision)
+def plans_for(
+    graphs: Sequence[Graph], batches: Sequence[int], target: Target, precision: ArtifactPrecision
+) -> list[Plan]:
+    """The kernel calls of a net compiled for a target, for each of its folded graphs in its turn
+    those of each batch.
+    """
+    plans = planned(graphs, batches, target, precision)
+    return [reduced(plan, target, precision) for plan in plans]
+
+
+def planned(
+    graphs: Sequence[Graph], batches: Sequence[int], target: Target, precision: ArtifactPrecision
+) -> list[Plan]:
+    """`plans_for` before fewer bits are thought of."""
+    pooled = pools(target, precision)
+    plans = [plan_folded(graph, batch, fuse_pools=pooled) for graph in graphs for batch in batches]
+    if target.kind == "cpu":
+        return plans
+    # Kernels for GPUs read the weight of a dense layer otherwise than that of a convolution.
+    slid = {
+        name
+        for plan in plans
+        for step in plan.steps
+        if isinstance(step.workload, Conv)
+        for name in step.weights
+    }
+    return [with_convolutions(plan, slid) for plan in plans]
 
 
 def pools(target: Target, precision: ArtifactPrecision) -> bool:
@@ -98,23 +123,31 @@ def plans_in(folder: Path, manifest: Manifest) -> dict[str, Plan]:
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
     """
-    graph = prepared(graph_in(folder, manifest))
-    return {each.name: _plan_of(folder, manifest, graph, each) for each in manifest.entries}
+    graphs = {size: prepared(graph) for size, graph in graphs_in(folder, manifest).items()}
+    target, precision = manifest.target, manifest.precision
+    made = plans_for([*graphs.values()], manifest.batches, target, precision)
+    plans = {(plan.input[1:], plan.batch): plan for plan in made}
+    return {
+        each.name: _plan_of(folder, manifest, graphs[each.size], plans[each.size, each.batch], each)
+        for each in manifest.entries
+    }
 
 
-def _plan_of(folder: Path, manifest: Manifest, graph: Graph, entry: ArtifactEntry) -> Plan:
-    plan = _plan_folded(graph, entry.batch, manifest.target, manifest.precision)
+def _plan_of(
+    folder: Path, manifest: Manifest, graph: Graph, plan: Plan, entry: ArtifactEntry
+) -> Plan:
     told = [(kernel.layer, kernel.step, kernel.workload) for kernel in entry.kernels]
     made = [(step.layer, step.name, type(step.workload).__name__) for step in plan.steps]
     # The first weight of a step is packed, as its kernel wants it; the others are as they were.
-    plain = {name for step in plan.steps for name in step.weights[1:]} & graph.all_weights.keys()
+    shapes = {name: weight.shape for name, weight in graph.all_weights.items()}
+    plain = {name for step in plan.steps for name in step.weights[1:]} & shapes.keys()
     stored = dict(zip(dict.fromkeys(plan.weights), entry.weights, strict=False))
     what = None
     if told != made:
         what = "kernels"
     elif not _are_stored(plan, entry):
         what = "weights, or another order of them,"
-    elif any(manifest.weights[stored[name]] != graph.all_weights[name].shape for name in plain):
+    elif any(manifest.weights[stored[name]] != shapes[name] for name in plain):
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"

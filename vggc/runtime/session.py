@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggc.ir.ops import Pair
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import Manifest, read_manifest
+from vggc.runtime.artifact import Manifest, no_such_size, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc_runtime.folder import LIBRARY
@@ -62,13 +63,13 @@ class Session(ABC):
         """
 
     def run(self, x: Array) -> Array:
-        """The main output for images of the manifest's shape, `(N, C, H, W)`."""
+        """The main output for images of one of the manifest's sizes, `(N, C, H, W)`."""
         return next(iter(self.run_all(x).values()))
 
     @abstractmethod
     def run_all(self, x: Array) -> dict[str, Array]:
-        """Every output by the name of its head, the main one first, for images of the manifest's
-        shape, `(N, C, H, W)`.
+        """Every output by the name of its head, the main one first, for images of one of the
+        manifest's sizes, `(N, C, H, W)`.
 
         They go to the entries in turn that `Manifest.entry_for` tells; beside those that are fewer
         than an entry takes it gets zeros.
@@ -77,7 +78,7 @@ class Session(ABC):
     @abstractmethod
     def lent(self, x: Any) -> Any:
         """An input where it lies, for as long as it is used, where the library can read it there;
-        otherwise a copy. `x` is an array of an entry's batch and the manifest's shape in float32,
+        otherwise a copy. `x` is an array of an entry's batch and size in float32,
         of numpy or of whoever speaks DLPack and lies on the session's device or, in numpy's reach,
         a CPU.
         """
@@ -99,6 +100,19 @@ class Session(ABC):
     def invoke(self, x: Any) -> Array:
         """The main output for a tensor that is there already."""
         return next(iter(self.named(x).values()))
+
+    def size_of(self, x: Any) -> Pair:
+        """The height and width of images (N, C, H, W), which the net takes.
+
+        Raises: UserError where the artifact is not compiled for images of their size.
+        """
+        match tuple(x.shape):
+            case (_, _, height, width):
+                if (height, width) in (each.size for each in self.manifest.sizes):
+                    return height, width
+                raise no_such_size(str(self.folder), self.manifest, (height, width))
+            case shape:
+                raise misfit(self.folder, f"refuses its input: it is of shape {shape}")
 
     @abstractmethod
     def layers(self, x: Array) -> list[Array]:

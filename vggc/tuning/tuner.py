@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 from vggc.kernels.workloads import Choice
 from vggc.plan.plan import Plan
 from vggc.support.signals import held
+from vggc.support.sizes import spelt_size
 from vggc.tuning.database import FAILED, Database, outdated
 from vggc.tuning.machines import TunedMachine
 from vggc.tuning.measure import (
@@ -142,20 +143,27 @@ Watch: TypeAlias = Callable[[TuningProgress, str], None]
 """Told how it goes, and what comes next in words."""
 
 
-def layers_of(plan: Plan, machine: TunedMachine, max_error: float = inf) -> tuple[TunedLayer, ...]:
-    """The kernels of a plan that leave something to choose, in order.
+def layers_of(
+    plans: Sequence[Plan], machine: TunedMachine, max_error: float = inf
+) -> tuple[TunedLayer, ...]:
+    """The kernels of a net's plans that leave something to choose, in order; where images are of
+    several sizes, layers are called with theirs: `conv1_1 256x320`.
 
     A choice adds a relative L2 error of at most `max_error`.
     """
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, tuple[Task, int]] = {}
     names: dict[str, list[str]] = {}
-    for step in plan.steps:
-        task = Task(canonical(step.workload), machine, max_error)
-        tasks.setdefault(task.text, task)
-        names.setdefault(task.text, []).append(step.layer)
+    several = len({plan.input for plan in plans}) > 1
+    for plan in plans:
+        _, height, width = plan.input
+        size = f" {spelt_size((height, width))}" if several else ""
+        for step in plan.steps:
+            task = Task(canonical(step.workload), machine, max_error)
+            tasks.setdefault(task.text, (task, plan.batch))
+            names.setdefault(task.text, []).append(f"{step.layer}{size}")
     return tuple(
-        TunedLayer(task=task, layers=tuple(names[text]), batch=plan.batch)
-        for text, task in tasks.items()
+        TunedLayer(task=task, layers=tuple(names[text]), batch=batch)
+        for text, (task, batch) in tasks.items()
         if len(task.choices) > 1
     )
 

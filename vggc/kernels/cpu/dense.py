@@ -6,8 +6,10 @@ its own in registers: the memory delivers several streams faster than one. What 
 is asked for in time. The parts are the same for any number of streams, and are added up in the same
 order, so that an image's result does not depend on it.
 
-The weight's columns are packed in the order in which a map lies in memory, H, W, C, so that a
-flattened map is read where it is. Long sums are summed in pieces, as those of `conv`.
+The weight is packed as that of the convolution that covers the layer's map, its columns in the
+order in which a map lies in memory, H, W, C: a flattened map is read where it is, and a net that is
+applied densely to larger images shares the weight. Long sums are summed in pieces, as those of
+`conv`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
-import numpy as np
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -24,7 +25,7 @@ from vggc.kernels.activation import activate
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.algorithm import CpuAlgorithm
-from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
+from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE, BlockedWeight
 from vggc.kernels.cpu.loops import (
     elements,
     finished,
@@ -34,7 +35,7 @@ from vggc.kernels.cpu.loops import (
     tile_origin,
 )
 from vggc.kernels.cpu.machine import FLOAT, Machine
-from vggc.kernels.workloads import Dense, by_panels
+from vggc.kernels.workloads import Dense
 
 MAX_ROWS = 16
 MAX_VECTORS = 8
@@ -91,41 +92,6 @@ def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
     return (machine.cores * rounds * dense.in_features * step, computing, -knobs.streams)
 
 
-@dataclass(frozen=True)
-class BlockedColumns:
-    """Packs a dense weight `(O, C·H·W)` as `(O/block, H·W·C, block)`, the last block padded with
-    zeros.
-    """
-
-    shape: tuple[int, int]
-    channels: int
-    block: int
-
-    packed_type = "float32"
-
-    @property
-    def packed_shape(self) -> tuple[int, ...]:
-        outputs, inputs = self.shape
-        return (ceil(outputs / self.block), inputs, self.block)
-
-    def pack(self, weight: np.ndarray) -> np.ndarray:
-        packed = np.zeros(self.packed_shape, weight.dtype)
-        for index, block in enumerate(packed):
-            rows = weight[index * self.block : (index + 1) * self.block]
-            maps = rows.reshape(len(rows), self.channels, -1)
-            block[:, : len(rows)] = maps.transpose(2, 1, 0).reshape(-1, len(rows))
-        return packed
-
-    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
-        return by_panels(self, self.block, weight)
-
-    def unpack(self, packed: np.ndarray) -> np.ndarray:
-        outputs, inputs = self.shape
-        rows = packed.transpose(0, 2, 1).reshape(-1, inputs)[:outputs]
-        maps = rows.reshape(outputs, -1, self.channels).transpose(0, 2, 1)
-        return np.ascontiguousarray(maps).reshape(self.shape)
-
-
 def name_of(dense: Dense) -> str:
     """`gemv` for a dense layer of one image, `gemm` for one of several."""
     return "gemv" if dense.batch == 1 else "gemm"
@@ -153,11 +119,12 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
     def cost(self, knobs: DenseKnobs) -> Cost:
         return cost(self.workload, self.machine, knobs)
 
-    def packing(self, knobs: DenseKnobs) -> BlockedColumns:
-        dense = self.workload
-        channels = dense.source.channels if dense.source else dense.in_features
-        block = knobs.vectors * self.machine.lanes
-        return BlockedColumns((dense.out_features, dense.in_features), channels, block)
+    def packing(self, knobs: DenseKnobs) -> BlockedWeight:
+        dense, source = self.workload, self.workload.source
+        read = (
+            (source.channels, source.height, source.width) if source else (dense.in_features, 1, 1)
+        )
+        return BlockedWeight((dense.out_features, *read), knobs.vectors * self.machine.lanes)
 
     def macs(self, knobs: DenseKnobs) -> int:
         rows = ceil(self.workload.batch / knobs.rows) * knobs.rows
@@ -170,6 +137,7 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
         panel = knobs.vectors * lanes
         panels = ceil(dense.out_features / panel)
         images = x.view("images", dense.batch, dense.in_features)
+        columns = weight.view("columns", panels, dense.in_features, panel)
         lines = weight.view("lines", panels * dense.in_features * knobs.vectors, lanes)
         length = dense.in_features // parts(dense)
         num_pieces = ceil(length / PIECE)
@@ -192,7 +160,7 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
             def accumulate(target: list[Buffer], at: Expr) -> None:
                 for row, buffer in enumerate(target):
                     for (c,) in elements((), panel, lanes):
-                        product = images[n0 + row, at] * weight[k, at, c]
+                        product = images[n0 + row, at] * columns[k, at, c]
                         buffer[c] += product
 
             def add_up(target: list[Buffer], source: list[Buffer]) -> None:
