@@ -1,17 +1,19 @@
 """What a net loses where one artifact computes several sizes and batches: each of them beside an
-artifact for it alone, in one process, one call each in turn.
+artifact for it alone.
 
     python benchmarks/sizes.py vgg16 --input 224 --dense 256x320 --batch 1,4 --rounds 15
 
-The sizes of `--input` begin with the net's own. Weights are random. Of each size and batch the
-ratio of the medians is told, together over alone, and the relative L2 difference of the scores; of
-the artifacts the bytes of their weights.
+By stated cost first, of this machine's kernels in float32. With `--rounds N` artifacts are
+compiled, with random weights, and called in turns in one process: of each size and batch the ratio
+of the medians is told, together over alone, and the relative L2 difference of the scores; of the
+artifacts the bytes of their weights. The sizes of `--input` begin with the net's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -19,8 +21,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 import vggc
+from vggc.api.compile import applied_at
+from vggc.compiler.error_budget import MAX_ERROR, allotment
+from vggc.compiler.targets import on_threads, resolve
+from vggc.passes.prepare import prepared
+from vggc.plan.plan import Plan
+from vggc.program import load
+from vggc.runtime.artifact import Target
+from vggc.runtime.plans import plans_for
 from vggc.support.batches import parse_batches
 from vggc_runtime.folder import WEIGHTS
+from vggc_runtime.processors import num_cores
 
 Size = tuple[int, int]
 REST = 0.05
@@ -48,6 +59,23 @@ def milliseconds(
     return {name: times[WARM_UP:] for name, times in found.items()}
 
 
+def show_costs(net: str, own: list[Size], dense: list[Size], batches: Sequence[int]) -> None:
+    """Prints the stated cost of each size and batch beside that of its kernels chosen alone."""
+    target = on_threads(resolve("cpu"), num_cores())
+    graphs = [prepared(each.spread.graph) for each in applied_at(load(net), own, dense)]
+    plans = plans_for(graphs, batches, target, "float32")
+    for plan, together in zip(plans, costs(plans, target), strict=True):
+        (alone,) = costs([plan], target)
+        _, height, width = plan.input
+        print(f"{height}x{width}, batch {plan.batch}: {together / alone:.2f} by stated cost")
+
+
+def costs(plans: Sequence[Plan], target: Target) -> tuple[float, ...]:
+    """The stated cost of each of several plans whose kernels are chosen together."""
+    may = allotment(plans, target, MAX_ERROR)
+    return may.costs(may.taken({}))
+
+
 def main() -> None:
     """Prints a line a size and batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -55,9 +83,12 @@ def main() -> None:
     parser.add_argument("--input", type=sizes, default=[(224, 224)])
     parser.add_argument("--dense", type=sizes, default=[])
     parser.add_argument("--batch", type=parse_batches, default=(1,))
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
+    show_costs(options.net, options.input, options.dense, options.batch)
+    if not options.rounds:
+        return
     with TemporaryDirectory(prefix="vggc-sizes-") as folder:
 
         def made(name: str, own: list[Size], dense: list[Size], batch: list[int]) -> vggc.Artifact:

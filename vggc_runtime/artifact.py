@@ -37,9 +37,9 @@ AGAIN = "copy the artifact again, whole, or compile the net again"
 class Net:
     """A compiled net that is open. Several threads may call it at once.
 
-    `input` is the shape (C, H, W) of an image, of several sizes the main one; `outputs` are what the
-    net gives of such an image, the main one first. The names `classes`, which may be missing, are
-    those of the first output of classes.
+    `input` is the shape (C, H, W) of an image, of several sizes the main one; `outputs` are what
+    the net gives of such an image, the main one first. The names `classes`, which may be missing,
+    are those of the first output of classes.
     """
 
     name: str

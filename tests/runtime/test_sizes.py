@@ -339,6 +339,16 @@ def arranged(*numbers: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda m: m | {"sizes": [m["sizes"][number] for number in numbers]}
 
 
+def taken_for(number: int, fewest: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Has an entry taken for other numbers of images."""
+
+    def change(manifest: dict[str, Any]) -> dict[str, Any]:
+        manifest["entries"][number]["fewest"] = fewest
+        return manifest
+
+    return change
+
+
 BOX = {"name": "output", "kind": "boxes", "shape": [12]}
 HOSTILE = {
     "no size": (arranged(), "it is not for from 1 to 8 sizes"),
@@ -353,6 +363,8 @@ HOSTILE = {
     "no outputs": (of_size(1, outputs=[]), "sizes differ in the heads|there is no output"),
     "another kind": (of_size(1, outputs=[BOX]), "sizes differ in the heads"),
     "another input": (of_size(1, input=[3, 20, 25]), "not each size with each batch"),
+    "never taken": (taken_for(2, 2), "an entry is not taken for the images"),
+    "always taken": (taken_for(3, 1), "an entry is not taken for the images"),
     "not dense": (of_size(1, dense=False), "of nets of other shapes"),
     "a map": (
         of_size(1, outputs=[{"name": "output", "kind": "classes", "shape": [10, 1, 1]}]),
