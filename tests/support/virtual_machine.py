@@ -47,21 +47,24 @@ class MachineNet:
 
     def run(self, images: Array) -> dict[str, Array]:
         """Every output by the name of its head, of any number of images (N, C, H, W)."""
-        size = self.manifest.largest.batch
-        parts = [self._filled_up(images[i : i + size]) for i in range(0, len(images), size)]
+        parts: list[dict[str, Array]] = []
+        while not parts or len(images):
+            batch = self.manifest.entry_for(len(images), images.shape[2:]).batch
+            parts.append(self._filled_up(images[:batch], batch))
+            images = images[batch:]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _filled_up(self, images: Array) -> dict[str, Array]:
-        """Every output of images that an entry takes, with zeros beside them."""
-        batch = self.manifest.entry_for(len(images)).batch
-        full = np.zeros((batch, *self.manifest.input), np.float32)
+    def _filled_up(self, images: Array, batch: int) -> dict[str, Array]:
+        """Every output of images that the entry for `batch` takes, with zeros beside them."""
+        full = np.zeros((batch, *images.shape[1:]), np.float32)
         full[: len(images)] = images
         return {name: value[: len(images)] for name, value in self.ready(full)().items()}
 
     def ready(self, images: Array) -> Callable[[], dict[str, Array]]:
         """What computes every output by its name, of as many images as an entry takes."""
         given = tvm.runtime.tensor(np.ascontiguousarray(images, np.float32), tvm.cpu())
-        function = self.machine[main_function(self.manifest.entry_for(len(images)).name)]
+        entry = self.manifest.entry_for(len(images), images.shape[2:])
+        function = self.machine[main_function(entry.name)]
         names = [output.name for output in self.manifest.outputs]
 
         def call() -> dict[str, Array]:
