@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import vggc
+import vggc_runtime
 from tests.support.nets import TINY, program
 from tests.support.standalone import StandaloneNet
 from vggc.api import tune
@@ -302,6 +303,14 @@ def test_python_takes_arrays_of_each_size(folder: Path, noise: Noise) -> None:
     told = str(caught.value)
     assert "float32 of shape (N, 3, 16, 16) or (N, 3, 20, 24) or (N, 3, 40, 16)" in told
     assert "`vggc compile` with `--input 16 --dense 20x24,40x16,24x20`" in told
+
+
+def test_the_small_package_takes_arrays_of_each_size(folder: Path, noise: Noise) -> None:
+    net, session = vggc_runtime.load(folder, threads=2), Session.load(folder, 2)
+    assert net.input == (3, *OWN)
+    for size in (OWN, WIDE, TALL):
+        x = noise(2, 3, *size)
+        assert net(x)["output"].tobytes() == session.run(x).tobytes()
 
 
 def test_python_takes_one_size_or_several() -> None:
