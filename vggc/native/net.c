@@ -437,6 +437,7 @@ static int run_images(net_net *net, int number, int images, const float *input,
     return fail("the net was opened before this process was forked: open it here, too");
   workspace *space = take_workspace(net);
   if (!space) return -1;
+  workspace *outer = running; /* of the run whose watcher has called this one */
   running = space;
   int failed = 0;
   for (int first = 0; !failed && first < images;) {
@@ -445,7 +446,7 @@ static int run_images(net_net *net, int number, int images, const float *input,
     failed = run_entry(space, size, entry, (size_t)some, input, outputs, (size_t)first, watcher);
     first += some;
   }
-  running = NULL;
+  running = outer;
   if (failed) close_workspace(space, 1); /* what its kernels work in may be left as taken */
   else leave_workspace(net, space);
   return failed;
