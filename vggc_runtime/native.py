@@ -158,7 +158,8 @@ class NativeNet:
         path = bytes(weights)
         _check(functions, functions["open"](path, ctypes.byref(options), ctypes.byref(handle)))
         made = cls(_sizes(functions), functions, handle)
-        weakref.finalize(made, functions["close"], handle)
+        # When the process ends, threads may still run it; memory goes with the process.
+        weakref.finalize(made, functions["close"], handle).atexit = False
         return made
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,3 +30,23 @@ def test_a_watcher_may_run_the_net_that_it_watches(tiny_artifact: Make, noise: N
     np.testing.assert_array_equal(given, expected[0])
     for each in found:
         np.testing.assert_array_equal(each, expected[1])
+
+
+RUNS_WHEN_ALL_ENDS = """
+import atexit, sys
+
+atexit.register(lambda: print(*net.run(x)[0].shape))  # before any other: it is called the last
+from pathlib import Path
+import numpy as np
+from vggc_runtime.native import NativeNet
+
+folder, x = Path(sys.argv[1]), np.zeros((1, 3, 16, 16), np.float32)
+net = NativeNet.open(folder / "lib.so", "tiny", folder / "weights.safetensors")
+"""
+
+
+def test_a_net_is_open_until_the_process_has_ended(tiny_artifact: Make) -> None:
+    """Threads that nobody waits for may run it until then."""
+    call = [sys.executable, "-c", RUNS_WHEN_ALL_ENDS, str(tiny_artifact())]
+    ended = subprocess.run(call, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "1 10\n"), ended.stderr
