@@ -6,11 +6,13 @@ Needs numpy alone.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -146,7 +148,7 @@ class NativeNet:
             AttributeError: it has no such net.
             NativeError: the weights are not those of the net, or this machine cannot run it.
         """
-        functions = _functions(ctypes.CDLL(str(library)), prefix_of(net))
+        functions = _functions(_loaded(library), prefix_of(net))
         handle = ctypes.c_void_p()
         options = _Options(
             threads=threads,
@@ -241,6 +243,25 @@ class NativeNet:
                 call(self._handle, size, len(rows), rows.ctypes.data, places, *more),
             )
         return given
+
+
+_LIBRARIES: dict[tuple[int, int], ctypes.CDLL] = {}
+_LOADING = Lock()
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    """The library that is in a file now. A loader takes a path for the file that it has loaded from
+    there before, so each file gets a spelling of its path that no other had.
+
+    Raises: OSError where it cannot be loaded.
+    """
+    with _LOADING:
+        found = os.stat(path)
+        file = found.st_dev, found.st_ino
+        if file not in _LIBRARIES:
+            spelling = "./" * len(_LIBRARIES)
+            _LIBRARIES[file] = ctypes.CDLL(f"{path.parent}/{spelling}{path.name}")
+        return _LIBRARIES[file]
 
 
 def _functions(library: ctypes.CDLL, prefix: str) -> dict[str, Any]:

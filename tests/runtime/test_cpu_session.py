@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.cpu_session import CpuSession
 from vggc_runtime.native import NativeStep
 
@@ -50,3 +52,19 @@ def test_a_net_is_open_until_the_process_has_ended(tiny_artifact: Make) -> None:
     call = [sys.executable, "-c", RUNS_WHEN_ALL_ENDS, str(tiny_artifact())]
     ended = subprocess.run(call, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "1 10\n"), ended.stderr
+
+
+def test_an_artifact_that_takes_the_place_of_an_open_one_is_loaded(
+    tiny_artifact: Make, noise: Noise
+) -> None:
+    """A loader knows libraries by their paths, and would give the old one."""
+    x = noise(4, 3, 16, 16)
+    folder = tiny_artifact()
+    before = CpuSession.open(folder)
+    expected = before.run(x)
+    shutil.rmtree(folder)
+    after = CpuSession.open(tiny_artifact(1, 4))
+    steps: list[NativeStep] = []
+    after.watch(x, steps.append)
+    assert len(steps) == len(sound_manifest(folder).entries[-1].kernels)
+    np.testing.assert_array_equal(before.run(x), expected)
