@@ -6,14 +6,15 @@ core, and milliseconds pass before the system moves either. A net is done by the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from vggc_runtime.native import Array, NativeNet, Watcher
-from vggc_runtime.processors import first_of_each_core, num_cores, staying_on
+from vggc_runtime.processors import first_of_each_core, num_cores
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,31 @@ class PinnedNet:
 
     def run(self, images: Array) -> tuple[Array, ...]:
         """What each head gives of images (N, C, H, W): see `NativeNet.run`."""
-        with self._kept_on_core():
-            return self.native.run(images)
+        return self._on_own_core(lambda: self.native.run(images))
 
     def watch(self, images: Array, watcher: Watcher) -> tuple[Array, ...]:
         """What `run` gives; `watcher` is shown each step when it has ended."""
-        with self._kept_on_core():
-            return self.native.watch(images, watcher)
+        return self._on_own_core(lambda: self.native.watch(images, watcher))
 
-    @contextmanager
-    def _kept_on_core(self) -> Iterator[None]:
-        """The calling thread stays on the core that the net's threads leave free, where no other
-        one runs the net.
+    def _on_own_core(self, call: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+        """What a call gives. The calling thread stays on the core that the net's threads leave
+        free, where no other one runs the net.
+
+        This is no context manager, as Ctrl-C between the steps of one would leave the thread there.
         """
         if self.core is None or not self._on_core.acquire(blocking=False):
-            yield
-            return
+            return call()
+        before: set[int] = set()
         try:
-            with staying_on(self.core):
-                yield
+            before = os.sched_getaffinity(0)
+            if self.core in before:
+                with suppress(OSError):
+                    os.sched_setaffinity(0, {self.core})
+            return call()
         finally:
-            self._on_core.release()
+            try:
+                os.sched_setaffinity(0, before)
+            except OSError:
+                pass
+            finally:
+                self._on_core.release()

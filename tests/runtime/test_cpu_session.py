@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.cpu_session import CpuSession
@@ -68,3 +71,28 @@ def test_an_artifact_that_takes_the_place_of_an_open_one_is_loaded(
     after.watch(x, steps.append)
     assert len(steps) == len(sound_manifest(folder).entries[-1].kernels)
     np.testing.assert_array_equal(before.run(x), expected)
+
+
+def test_an_interrupt_leaves_the_caller_the_processors_that_it_had(
+    tiny_artifact: Make, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come when the caller has just been put on its core."""
+    allowed = os.sched_getaffinity(0)
+    session = CpuSession.open(tiny_artifact())
+    session = replace(session, net=replace(session.net, core=min(allowed)))
+    places: list[set[int]] = []
+    put = os.sched_setaffinity
+
+    def interrupted(thread: int, processors: set[int]) -> None:
+        put(thread, processors)
+        places.append(processors)
+        if len(places) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "sched_setaffinity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.run(noise(1, 3, 16, 16))
+    assert places == [{min(allowed)}, allowed]
+    session.run(noise(1, 3, 16, 16))
+    assert places[2:] == [{min(allowed)}, allowed]
+    assert os.sched_getaffinity(0) == allowed
