@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,3 +97,21 @@ def test_an_interrupt_leaves_the_caller_the_processors_that_it_had(
     session.run(noise(1, 3, 16, 16))
     assert places[2:] == [{min(allowed)}, allowed]
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_an_interrupt_of_a_run_that_is_watched_comes_at_its_end(
+    tiny_artifact: Make, noise: Noise
+) -> None:
+    session = CpuSession.open(tiny_artifact())
+    x = noise(1, 3, 16, 16)
+    count = len(session.layers(x))
+    steps: list[NativeStep] = []
+
+    def interrupt(step: NativeStep) -> None:
+        steps.append(step)
+        if len(steps) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        session.watch(x, interrupt)
+    assert len(steps) == count

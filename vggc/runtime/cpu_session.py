@@ -19,6 +19,7 @@ from vggc.runtime.session import Session, misfit, not_loaded, require_loadable
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.files import lasting
+from vggc.support.signals import held
 from vggc_runtime.folder import LIBRARY, WEIGHTS
 from vggc_runtime.native import NativeError, NativeStep, Value
 from vggc_runtime.outputs import Output
@@ -94,9 +95,11 @@ class CpuSession(Session):
 
     def watch(self, x: Array, watcher: Callable[[NativeStep], None]) -> dict[str, Array]:
         """Every output by its name, as `named` gives them, where `watcher` is shown each step when
-        it has ended.
+        it has ended. Signals wait for the end of the run: what they raise would be lost in the C
+        code that calls the watcher.
         """
-        return self._called(x, lambda images: self.net.watch(images, watcher))
+        with held():
+            return self._called(x, lambda images: self.net.watch(images, watcher))
 
     def layers(self, x: Array) -> list[Array]:
         found: list[Array] = []
