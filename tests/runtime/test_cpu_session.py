@@ -16,6 +16,7 @@ import pytest
 
 from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.cpu_session import CpuSession
+from vggc.support.diagnostics import UserError
 from vggc_runtime.native import NativeStep
 
 Make = Callable[..., Path]
@@ -115,3 +116,8 @@ def test_an_interrupt_of_a_run_that_is_watched_comes_at_its_end(
     with pytest.raises(KeyboardInterrupt):
         session.watch(x, interrupt)
     assert len(steps) == count
+
+
+def test_what_hinders_a_run_is_not_put_down_to_the_artifact(tiny_artifact: Make) -> None:
+    with pytest.raises(UserError, match="cannot be run now\n  a net cannot run on -1 threads"):
+        CpuSession.open(tiny_artifact(), threads=-1)

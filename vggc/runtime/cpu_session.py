@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from vggc.plan.plan import Plan
 
 
+COMPILED_FOR = "the net is compiled for "
+"""What a library's words begin with where it is not for this machine."""
+
+
 @dataclass(frozen=True)
 class CpuSession(Session):
     """A loaded artifact on a CPU. Several threads may run it at once."""
@@ -110,8 +114,10 @@ class CpuSession(Session):
         self.size_of(x)
         try:
             values = call(x)
-        except (ValueError, NativeError) as error:
+        except ValueError as error:
             raise misfit(self.folder, f"refuses its input: {error}") from None
+        except NativeError as error:
+            raise UserError(diagnostics.NotRun(str(self.folder), str(error))) from None
         return dict(zip((each.name for each in self.manifest.outputs), values, strict=True))
 
 
@@ -125,6 +131,8 @@ def _not_opened(folder: Path, reason: str, weights: str) -> UserError:
     if reason.startswith(f"{weights}: "):
         reason = reason.removeprefix(f"{weights}: ")
         return UserError(diagnostics.FileChanged(str(folder), WEIGHTS, reason))
+    if not reason.startswith(COMPILED_FOR):
+        return UserError(diagnostics.NotRun(str(folder), reason))
     hint = "compile it on this machine with `--target cpu`"
     return UserError(diagnostics.WrongMachine(str(folder), reason, hint))
 

@@ -68,6 +68,13 @@ class WrongMachine(Diagnostic):
     hint: str
 
 
+class NotRun(Diagnostic):
+    title = "the artifact {path} cannot be run now"
+    label = "{reason}"
+    path: str
+    reason: str
+
+
 class BadInput(Diagnostic):
     title = "cannot use {path} as the net's input"
     label = "{reason}"
