@@ -250,7 +250,7 @@ def test_compile_tells_and_dumps_each_batch(tiny_file: Path, tmp_path: Path) -> 
         cli, ["compile", str(tiny_file), "--batch", "4,1", "-o", str(out), "--dump", str(dump)]
     )
     assert told.exit_code == 0, told.output
-    assert f"{out}: tiny, batches of 1, 4, " in told.stdout
+    assert f"{out}: tiny, batches of 1 and 4, " in told.stdout
     assert "--batch 1,4` measures" in told.stderr
     plans = (dump / "03-plan/plan.txt").read_text()
     assert "tiny, batch 1 of 3×16×16: " in plans

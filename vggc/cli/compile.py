@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     default="1",
     show_default=True,
     help="How many images to compute at once; of several numbers, such as 1,8,32, each call takes "
-    "the least that its images fit into, and all share the weights.",
+    "those that cost the least together, and all share the weights.",
 )
 @click.option(
     "--input",
@@ -249,7 +249,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     if images:
         how += f", calibrated on {console.count(len(images), 'image')}"
     several = len(manifest.batches) > 1
-    batches = f", batches of {', '.join(map(str, manifest.batches))}" if several else ""
+    batches = f", batches of {listed(list(map(str, manifest.batches)))}" if several else ""
     graphs = " in CUDA graphs" if machine.graphs else ""
     calls = f"{len(made.kernels)} kernel calls{graphs}"
     console.out(f"{folder}: {manifest.net}{batches}, {calls}{code}{how}")

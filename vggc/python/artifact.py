@@ -129,8 +129,8 @@ class Artifact:
         its head: `torch.from_dlpack` makes a tensor of it without a copy, `numpy.from_dlpack` an
         array.
 
-        The calls of an artifact share memory for activations and counters of blocks, and so must
-        follow one another: on a GPU on one stream, from one thread at a time. For calls side by
+        On a GPU the calls of an artifact share memory for activations and counters of blocks, and
+        so must follow one another: on one stream, from one thread at a time. For calls side by
         side open it once for each, which takes the weights again.
 
         Raises:
@@ -289,7 +289,7 @@ def compile(
     none is named.
 
     Each option is that of `vggc compile`: `batch` is a number of images, or several, `[1, 8, 32]`,
-    of which each call takes the least that its images fit into; `size` and `dense` are (H, W), or
+    of which each call takes those that cost the least together; `size` and `dense` are (H, W), or
     several, of which the first is the main one; `weights` is a file, or `"best"` of
     a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
     given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there; without

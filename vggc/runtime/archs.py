@@ -55,7 +55,7 @@ def in_words(archs: Sequence[str]) -> str:
     return f"kernels for {listed(archs)}" if archs else ""
 
 
-def listed(archs: Sequence[str]) -> str:
-    """Architectures in words: `sm_80, sm_86 and sm_90`."""
-    *most, last = archs
+def listed(words: Sequence[str]) -> str:
+    """Architectures, or other words, in a row: `sm_80, sm_86 and sm_90`."""
+    *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
