@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support.training_data import picture
+from vggc.runtime import inputs as module
 from vggc.runtime.artifact import ArtifactEntry
 from vggc.runtime.diagnostics import BadInput
 from vggc.runtime.inputs import MAX_HEADER, read_input
@@ -132,11 +133,14 @@ def test_pixels_are_for_nets_of_images_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_more_images_than_the_artifact_takes(tmp_path: Path, dtype: type) -> None:
+def test_more_images_than_there_is_memory_for(
+    tmp_path: Path, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save(tmp_path / "x.npy", np.zeros((5, 3, 8, 8), dtype))
+    monkeypatch.setattr(module, "free_memory", lambda: 5 * 3 * 8 * 8 * 4 - 1)
     found = refused(tmp_path / "x.npy")
-    assert found.reason == "it holds 5 images, and the artifact takes 4"
-    assert found.hint == "compile the net with `--batch 5`"
+    assert found.reason.startswith("its 5 images take 0.0 GB as the net takes them")
+    assert found.hint == "give fewer at a time"
 
 
 def npy(header: str, content: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:

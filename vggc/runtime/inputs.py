@@ -18,6 +18,7 @@ from vggc.ir.ops import describe
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Manifest
 from vggc.support.diagnostics import UserError
+from vggc.support.memory import free_memory
 from vggc.support.paths import absence, is_file
 from vggc_runtime.files import open_file
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size, decode
@@ -134,12 +135,14 @@ def header_in(head: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, is_fortran, dtype
 
 
-def refuse_many(array: NDArray[Any], manifest: Manifest) -> None:
-    """Refuses more images than an artifact takes, before memory is taken for them."""
-    count, most = len(array) if array.ndim == 4 else 1, manifest.largest.batch
-    if count > most:
-        reason = f"it holds {count:,} images, and the artifact takes {most}"
-        raise NoInputError(reason, f"compile the net with `--batch {count}`")
+def refuse_many(count: int, shape: tuple[int, ...]) -> None:
+    """Refuses more images of a shape than there is memory for, as the net takes them, before any is
+    taken.
+    """
+    needed, free = count * prod(shape) * np.dtype(np.float32).itemsize, free_memory()
+    if needed > free:
+        reason = f"its {count:,} images take {needed / 1e9:,.1f} GB as the net takes them"
+        raise NoInputError(f"{reason}, and {free / 1e9:,.1f} GB are free", "give fewer at a time")
 
 
 def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
@@ -151,7 +154,7 @@ def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
         raise NoInputError(
             f"it holds {array.dtype} of shape {array.shape}, and the net takes {shapes}"
         )
-    refuse_many(array, manifest)
+    refuse_many(len(array) if array.ndim == 4 else 1, array.shape[-3:])
     with np.errstate(over="ignore"):
         images: NDArray[np.float32] = np.array(array, np.float32).reshape(-1, *array.shape[-3:])
     if not np.isfinite(images).all():
@@ -164,7 +167,7 @@ def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> ReadImages:
     channels = manifest.input[0]
     if channels not in IMAGE_CHANNELS:
         raise NoInputError(f"it holds pixels, which a net of {channels} channels does not take")
-    refuse_many(array, manifest)
+    refuse_many(len(array) if array.ndim == 4 else 1, manifest.input)
     prepare = manifest.preprocessing.of
     each, sizes = [], []
     for picture in _images(array, channels):
