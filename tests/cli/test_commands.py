@@ -284,14 +284,12 @@ def test_run_refuses_what_is_no_input(vggc: Vggc, tiny_artifact: Make) -> None:
     np.save(vggc.folder / "shape.npy", np.zeros((3, 8, 8), np.float32))
     np.save(vggc.folder / "nan.npy", np.full((3, 16, 16), np.nan, np.float32))
     np.save(vggc.folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    np.save(vggc.folder / "two.npy", np.zeros((2, 3, 16, 16), np.float32))
     reasons = {
         "none.png": "there is no such file",
         "broken.png": "not an image",
         "shape.npy": "of shape (3, 8, 8), and the net takes 3×16×16",
         "nan.npy": "not finite",
         "objects.npy": "not a .npy file of numbers",
-        "two.npy": "compile the net with `--batch 2`",
     }
     for name, reason in reasons.items():
         assert reason in vggc("run", folder, "--input", name, code=2).stderr

@@ -30,6 +30,8 @@ from vggc.kernels.cpu.block_float import FORMATS
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
+from vggc.runtime.artifact import read_manifest
+from vggc_runtime.native import prefix_of
 
 MAP = conv((2, 9, 7, 5), 13, halos=(1, 1))
 VARIANTS: dict[str, Workload] = {
@@ -180,4 +182,5 @@ def test_an_artifact_for_aarch64_can_be_loaded_there(tmp_path: Path) -> None:
     aarch64_machine = (0xB7).to_bytes(2, "little")
     assert header.startswith(b"\x7fELF")
     assert header[18:] == aarch64_machine
-    aarch64.loads(folder / "lib.so", ["__tvm_ffi__library_bin"], tmp_path)
+    name = prefix_of(read_manifest(folder).net)
+    aarch64.loads(folder / "lib.so", [f"{name}_open", f"{name}_run"], tmp_path)
