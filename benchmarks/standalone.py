@@ -29,6 +29,7 @@ from vggc.compiler.memory import lifetimes, placed
 from vggc.program import zoo
 from vggc.runtime.artifact import Manifest
 from vggc.runtime.plans import plans_in
+from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 from vggc_runtime.folder import WEIGHTS
@@ -83,7 +84,12 @@ def measured(net: str, folder: Path, threads: int, more: list[str]) -> Measured:
     equal = all(equals(library, virtual, count) for count in counts(manifest.batches))
     images = drawn(manifest, manifest.batches[0])
     ours, machine = [], []
-    call, called = library.ready(images), virtual.ready(images)
+    # As vggc calls it, with each thread on a core of its own, as the machine's are.
+    session, called = Session.load(artifact, threads), virtual.ready(images)
+
+    def call() -> dict[str, Array]:
+        return session.run_all(images)
+
     for _ in range(ROUNDS):
         ours.append(seconds(call))
         machine.append(seconds(called))
