@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 from tests.support.lowering import lowered_together
 from tests.support.op_samples import torch_outputs, weights_of
+from tests.support.virtual_machine import compile_for
 from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build
 from vggc.cli.zoo import command
-from vggc.compiler.codegen import compile_for
 from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph

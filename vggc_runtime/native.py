@@ -33,7 +33,7 @@ def prefix_of(net: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", net)
 
 
-class _Options(ctypes.Structure):
+class NetOptions(ctypes.Structure):
     """`NET_options`."""
 
     _fields_ = (
@@ -45,7 +45,7 @@ class _Options(ctypes.Structure):
     )
 
 
-class _Value(ctypes.Structure):
+class NetValue(ctypes.Structure):
     """`NET_value`."""
 
     _fields_ = (
@@ -150,7 +150,7 @@ class NativeNet:
         """
         functions = _functions(_loaded(library), prefix_of(net))
         handle = ctypes.c_void_p()
-        options = _Options(
+        options = NetOptions(
             threads=threads,
             map=int(mapped),
             trusted=int(trusted),
@@ -274,8 +274,8 @@ def _functions(library: ctypes.CDLL, prefix: str) -> dict[str, Any]:
     run = (pointer, count, count, pointer, pointer)
     types: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "open": (count, (ctypes.c_char_p, pointer, pointer)),
-        "input_at": (_Value, (count,)),
-        "output_at": (_Value, (count, count)),
+        "input_at": (NetValue, (count,)),
+        "output_at": (NetValue, (count, count)),
         "prepare_at": (
             count,
             (count, pointer, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, pointer),
@@ -308,7 +308,7 @@ def _sizes(functions: dict[str, Any]) -> tuple[NativeSize, ...]:
     return tuple(sizes)
 
 
-def _value(found: _Value) -> Value:
+def _value(found: NetValue) -> Value:
     shape = tuple(found.shape[place] for place in range(found.ndim))
     return Value(found.name.decode("utf-8", "replace"), shape)
 

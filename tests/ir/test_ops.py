@@ -21,10 +21,10 @@ from tests.support.op_samples import (
     torch_outputs,
     weights_of,
 )
+from tests.support.virtual_machine import compile_for
 from vggc.analysis.report import report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build
-from vggc.compiler.codegen import compile_for
 from vggc.compiler.error_budget import MAX_ERROR
 from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve

@@ -18,7 +18,7 @@ from tests.support.lowering import lowered
 from tests.support.tensor_core_kernels import conv as tensor_conv
 from tests.support.winograd_on_gpus import direct_seconds, winograd_seconds
 from tests.support.winograd_on_gpus import errors as errors_in_halves
-from vggc.compiler.error_budget import allotment, share_of_error
+from vggc.compiler.error_budget import allotment
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, alternatives, choices, kernel, winograd
 from vggc.kernels.cpu.winograd import TransformedWeight, Winograd2, Winograd4, Winograd6
@@ -139,7 +139,7 @@ def test_layers_share_the_error_of_a_net_in_squares(budget: float) -> None:
         found = {step.workload: choices(step.workload, here(), share) for step in calls.steps}
         return {work: offered[0] for work, offered in found.items() if offered}
 
-    share = share_of_error([calls], resolve("cpu"), budget)
+    share = allotment([calls], resolve("cpu"), budget).share
     assert together(calls, of_least_cost(share)) <= budget
     levels = sorted({error for step in calls.steps for error in errors(step.workload).values()})
     assert share in levels

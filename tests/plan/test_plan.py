@@ -10,7 +10,7 @@ import pytest
 from tests.support.lowering import lowered
 from tests.support.nets import graph_of
 from tests.support.op_samples import assert_agree, torch_outputs, weights_of
-from vggc.compiler.codegen import compile_for
+from tests.support.virtual_machine import compile_for
 from vggc.compiler.packing import pack
 from vggc.compiler.relax import lower, with_kernels
 from vggc.compiler.targets import resolve, tvm_target

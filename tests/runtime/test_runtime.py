@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.system_files import tree
 from vggc.api.trained import from_spec
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve, tvm_target
@@ -27,7 +27,6 @@ from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import LARGE_PAGE, large_pages, read_in_place
 from vggc.support.tensors import ALIGNMENT
 from vggc_runtime.json_file import MalformedError
-from vggc_runtime.processors import num_cores
 
 MB = 10**6
 
@@ -215,84 +214,7 @@ def test_running_loads_nothing_of_tvm(tiny_artifact: Callable[..., Path], tmp_pa
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-# ---------------------------------------------------------------- processors
-
-
-@pytest.fixture
-def eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that may run on processors 0 to 7."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-def siblings(groups: list[str]) -> dict[str, str]:
-    return {
-        f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": f"{group}\n"
-        for cpu, group in enumerate(groups)
-    }
-
-
-V2 = {"proc/self/cgroup": "0::/user/job\n"}
-V1 = {"proc/self/cgroup": "4:memory:/job\n2:cpu,cpuacct:/job\n0::/\n"}
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        pytest.param({}, 8, id="no topology"),
-        pytest.param(siblings([str(n) for n in range(8)]), 8, id="one thread a core"),
-        pytest.param(siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]), 4, id="hyper-threads"),
-        pytest.param(siblings(["0-7"] * 8), 1, id="eight threads of one core"),
-        pytest.param(siblings([""] * 8), 8, id="empty files"),
-        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "300000 100000\n"}, 3, id="quota"),
-        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "max 100000\n"}, 8, id="no quota"),
-        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "50000 100000\n"}, 1, id="half"),
-        pytest.param({**V2, "sys/fs/cgroup/user/cpu.max": "250000 100000\n"}, 3, id="parent's"),
-        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "500000 100000\n"}, 5, id="container"),
-        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "nonsense"}, 8, id="unreadable"),
-        pytest.param(
-            {
-                **V1,
-                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "200000\n",
-                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
-            },
-            2,
-            id="version 1",
-        ),
-        pytest.param(
-            {
-                **V1,
-                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
-            },
-            8,
-            id="version 1 without quota",
-        ),
-    ],
-)
-@pytest.mark.usefixtures("eight")
-def test_cores_are_counted_as_the_system_shares_them_out(
-    tmp_path: Path, files: dict[str, str], cores: int
-) -> None:
-    assert num_cores(tree(tmp_path, files)) == cores
-
-
-def test_affinity_counts_the_cores_that_are_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tree(tmp_path, siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]))
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    for allowed, cores in (({0, 4}, 1), ({0, 1, 5}, 2), ({2, 3}, 2)):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
-        assert num_cores(root) == cores
+# ---------------------------------------------------------------- instructions
 
 
 def test_instructions_bear_llvms_names(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
 from vggc_runtime.folder import WEIGHTS
-from vggc_runtime.native import prefix_of
+from vggc_runtime.native import NetOptions, NetValue, prefix_of
 
 DRIVER = Path(__file__).with_name("standalone.c")
 
@@ -69,29 +69,6 @@ def images_for(folder: Path, count: int) -> Array:
     """So many images of noise for the net of an artifact."""
     shape = (count, *read_manifest(folder).input)
     return np.random.default_rng(count).standard_normal(shape, np.float32)
-
-
-class NetOptions(ctypes.Structure):
-    """`NET_options`."""
-
-    _fields_ = (
-        ("threads", ctypes.c_int),
-        ("map", ctypes.c_int),
-        ("trusted", ctypes.c_int),
-        ("processors", ctypes.POINTER(ctypes.c_int)),
-        ("num_processors", ctypes.c_int),
-    )
-
-
-class NetValue(ctypes.Structure):
-    """`NET_value`."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("ndim", ctypes.c_int),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("count", ctypes.c_size_t),
-    )
 
 
 class RefusedError(Exception):

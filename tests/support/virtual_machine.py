@@ -14,14 +14,21 @@ from typing import Any
 import numpy as np
 
 from vggc.compiler.choose import rebuilt
-from vggc.compiler.codegen import compile_for
-from vggc.compiler.relax import lower
-from vggc.runtime.affinity import apart
-from vggc.runtime.artifact import Manifest, main_function, read_manifest
+from vggc.compiler.codegen import UNCHECKED
+from vggc.compiler.relax import PIPELINE, lower
+from vggc.compiler.targets import tvm_target
+from vggc.runtime.artifact import Manifest, Target, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
 from vggc.support.arrays import Array
 from vggc.support.tvm_alone import VirtualMachine, tvm
+from vggc.tuning.affinity import apart
 from vggc_runtime.folder import WEIGHTS
+
+
+def compile_for(module: tvm.IRModule, target: Target) -> Any:
+    """The executable for the virtual machine of a lowered net on a CPU."""
+    with tvm.transform.PassContext(config=UNCHECKED):
+        return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
 
 
 @dataclass(frozen=True)

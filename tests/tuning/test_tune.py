@@ -29,7 +29,7 @@ from tests.support.nets import TINY, program
 from tests.support.worker_tasks import behave
 from vggc.cli import cli
 from vggc.compiler.codegen import linker
-from vggc.compiler.error_budget import share_of_error
+from vggc.compiler.error_budget import allotment
 from vggc.compiler.targets import resolve
 from vggc.ir.ops import RELU
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
@@ -1032,7 +1032,7 @@ def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Pat
     calls = plan_for(graph, 1, target, "float32")
     offered = []
     for budget in (1.0, 1e-5, 1e-6, 0.0):
-        share = share_of_error([calls], target, budget)
+        share = allotment([calls], target, budget).share
         layers = layers_of([calls], TunedCpu(target, 1), share)
         by_text = {layer.task.text: layer.task for layer in layers}
         asked = [
@@ -1065,7 +1065,7 @@ def test_the_cost_model_counts_the_threads_that_are_asked_for(tmp_path: Path) ->
         _, entry = [kernel for kernel in manifest.largest.kernels if kernel.workload == "Conv"]
         chosen[threads] = Choice(entry.algorithm, tuple(entry.knobs.items()))
         calls = plan_for(load(str(spec)).graph, 1, HOST, "float32")
-        share = share_of_error([calls], HOST, 1e-5)
+        share = allotment([calls], HOST, 1e-5).share
         assert chosen[threads] == replace(task(work, threads), max_error=share).choices[0]
         assert all(result.passed for result in verify(folder))
     assert chosen[1] != chosen[48]

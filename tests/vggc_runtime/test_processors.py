@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.system_files import tree
 from vggc.support.memory import free_memory, memory
 from vggc_runtime.processors import THREADS, limit_threads, num_cores, num_processors
 
@@ -15,14 +16,6 @@ from vggc_runtime.processors import THREADS, limit_threads, num_cores, num_proce
 def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may run on processors 0 to 7."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 NESTED = {"proc/self/cgroup": "0::/system.slice/job.scope\n"}
@@ -173,3 +166,65 @@ def test_without_a_limit_memory_is_the_machines(tmp_path: Path) -> None:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     unlimited = {**OLD, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}
     assert memory(tmp_path) == memory(tree(tmp_path / "old", unlimited)) == whole
+
+
+def siblings(groups: list[str]) -> dict[str, str]:
+    return {
+        f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": f"{group}\n"
+        for cpu, group in enumerate(groups)
+    }
+
+
+V2 = {"proc/self/cgroup": "0::/user/job\n"}
+V1 = {"proc/self/cgroup": "4:memory:/job\n2:cpu,cpuacct:/job\n0::/\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        pytest.param({}, 8, id="no topology"),
+        pytest.param(siblings([str(n) for n in range(8)]), 8, id="one thread a core"),
+        pytest.param(siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]), 4, id="hyper-threads"),
+        pytest.param(siblings(["0-7"] * 8), 1, id="eight threads of one core"),
+        pytest.param(siblings([""] * 8), 8, id="empty files"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "300000 100000\n"}, 3, id="quota"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "max 100000\n"}, 8, id="no quota"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "50000 100000\n"}, 1, id="half"),
+        pytest.param({**V2, "sys/fs/cgroup/user/cpu.max": "250000 100000\n"}, 3, id="parent's"),
+        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "500000 100000\n"}, 5, id="container"),
+        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "nonsense"}, 8, id="unreadable"),
+        pytest.param(
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+            id="version 1",
+        ),
+        pytest.param(
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+            id="version 1 without quota",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("eight")
+def test_cores_are_counted_as_the_system_shares_them_out(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    assert num_cores(tree(tmp_path, files)) == cores
+
+
+def test_affinity_counts_the_cores_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path, siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for allowed, cores in (({0, 4}, 1), ({0, 1, 5}, 2), ({2, 3}, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
+        assert num_cores(root) == cores

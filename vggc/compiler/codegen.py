@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vggc.compiler import diagnostics
 from vggc.compiler.link import LinkError, object_file
-from vggc.compiler.relax import PIPELINE
 from vggc.compiler.targets import tvm_target
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
@@ -45,14 +44,6 @@ def cpu_code(functions: Mapping[str, Any], target: Target) -> Code:
     with tvm.transform.PassContext(config=UNCHECKED):
         module = tvm.compile(tvm.IRModule(named), target=tvm_target(target)).mod
     return Code(partial(_llvm, module), object_file(module))
-
-
-def compile_for(module: tvm.IRModule, target: Target) -> Any:
-    """The executable for TVM's virtual machine of a lowered net, in this process; `target` is a
-    CPU.
-    """
-    with tvm.transform.PassContext(config=UNCHECKED):
-        return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
 
 
 def _llvm(module: Any) -> Mapping[str, str]:

@@ -439,11 +439,6 @@ def _alike(plans: Sequence[Plan]) -> tuple[tuple[Workload, ...], ...]:
     return tuple(map(tuple, found.values()))
 
 
-def share_of_error(plans: Sequence[Plan], target: Target, budget: float) -> float:
-    """The most error that a layer may add within a budget for the net, with usual weights."""
-    return allotment(plans, target, budget).share
-
-
 def _alternatives(
     target: Target,
 ) -> Callable[[Workload], Sequence[Algorithm[Any, Any]]]:

@@ -4,8 +4,6 @@ systems read, and an example.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from shutil import copyfile
@@ -17,6 +15,7 @@ from vggc.compiler.link import LinkError, call, tool, workspace
 from vggc.ir.ops import describe
 from vggc.runtime.artifact import Manifest
 from vggc.support.diagnostics import UserError
+from vggc.support.templates import filled
 from vggc_runtime.outputs import Output
 from vggc_runtime.version import __version__
 
@@ -65,17 +64,12 @@ def texts(manifest: Manifest, prefix: str) -> dict[str, str]:
     }
     about = _about(manifest)
     return {
-        name: _filled(
+        name: filled(
             (NATIVE / template).read_text("utf-8"),
             words | {"ABOUT": ("\n * " if name.endswith(".h") else "\n").join(about)},
         )
         for template, name in names.items()
     }
-
-
-def _filled(template: str, words: Mapping[str, str]) -> str:
-    """A text with each `@KEY@` replaced by what the key stands for."""
-    return re.sub("@([A-Z]+)@", lambda found: words[found[1]], template)
 
 
 def _about(manifest: Manifest) -> list[str]:
