@@ -90,6 +90,11 @@ def test_threads_run_on_the_processors_named_and_the_caller_stays(driver: Path) 
     keeps(driver, "pinned", 3, first)
 
 
+@pytest.mark.skipif(num_processors() < 2, reason="there is one processor only")
+def test_threads_that_were_put_on_one_processor_leave_it(driver: Path) -> None:
+    keeps(driver, "spread")
+
+
 def test_threads_have_names_and_leave_signals_to_those_of_the_process(driver: Path) -> None:
     keeps(driver, "apart")
 
@@ -167,6 +172,7 @@ WATCHED = (
     ("two_pools", 500),
     ("forked", 3),
     ("pinned", 3, min(os.sched_getaffinity(0))),
+    *((("spread",),) if num_processors() > 1 else ()),
     ("apart",),
     ("refused", 3, 0, 8191),
     ("processors", ""),

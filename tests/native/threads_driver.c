@@ -176,6 +176,40 @@ static void pinned(int threads, const int *processors, int count) {
   pool_close(p);
 }
 
+typedef struct {
+  int number;        /* of the round */
+  int processors[2]; /* of the caller and of the worker, when they began it */
+  cpu_set_t callers; /* the processor that the caller stays on */
+  cpu_set_t allowed[2]; /* of the worker in the first rounds */
+} crowd;
+
+/* In every other round the worker ends on the caller's processor, and free to leave it. */
+static int crowd_together(int task, void *group, void *data) {
+  (void)group;
+  crowd *c = data;
+  c->processors[task] = sched_getcpu();
+  if (task == 0 || c->number % 2) return 0;
+  cpu_set_t *allowed = &c->allowed[c->number > 0];
+  return sched_getaffinity(0, sizeof *allowed, allowed) ||
+         sched_setaffinity(0, sizeof c->callers, &c->callers) ||
+         sched_setaffinity(0, sizeof *allowed, allowed);
+}
+
+/* A worker that wakes up on the caller's processor works on another, and may go where it could. */
+static void spread(void) {
+  crowd c = {0};
+  pool *p = opened(2, NULL, 0);
+  CPU_ZERO(&c.callers);
+  CPU_SET((size_t)sched_getcpu(), &c.callers);
+  expect(!sched_setaffinity(0, sizeof c.callers, &c.callers));
+  for (; c.number < 100; c.number++) {
+    expect(pool_run(p, crowd_together, &c) == 0);
+    if (c.number % 2) expect(c.processors[1] != c.processors[0]);
+  }
+  expect(CPU_EQUAL(&c.allowed[0], &c.allowed[1]));
+  pool_close(p);
+}
+
 static int check_signals_and_name(int task, void *group, void *data) {
   (void)group, (void)data;
   sigset_t blocked;
@@ -220,6 +254,7 @@ int main(int count, char **arguments) {
   else if (!strcmp(command, "two_pools")) two_pools(numbers[0]);
   else if (!strcmp(command, "forked")) forked(numbers[0]);
   else if (!strcmp(command, "pinned")) pinned(numbers[0], numbers + 1, given - 1);
+  else if (!strcmp(command, "spread")) spread();
   else if (!strcmp(command, "apart")) apart();
   else if (!strcmp(command, "refused")) refused(numbers[0], numbers + 1, given - 1);
   else if (!strcmp(command, "usual")) usual();

@@ -23,6 +23,11 @@ static int allowed_processors(processor_set *allowed) {
   return !sched_getaffinity(0, sizeof *allowed, allowed->sets);
 }
 
+static void remove_processor(processor_set *set, int processor) {
+  if (processor >= 0 && processor < MOST_PROCESSORS)
+    CPU_CLR_S((size_t)processor, sizeof *set, set->sets);
+}
+
 /* Opens the file whose path a format and its arguments give; NULL where there is none. */
 __attribute__((format(printf, 1, 2))) static FILE *open_system_file(const char *format, ...) {
   char path[PATH_MAX];

@@ -56,7 +56,7 @@ typedef struct {
   pthread_t thread;
   pool *pool;
   int task;
-  _Atomic int processor; /* where it last began to wait */
+  _Atomic int processor; /* where it last was, as it notes before and after its work */
 } pool_worker;
 
 struct pool {
@@ -64,9 +64,10 @@ struct pool {
   int started;       /* of the workers */
   pid_t process;     /* that has the threads */
   int64_t spin_time; /* 0 where there are more threads than processors */
+  int spread;        /* whether workers leave a processor that another thread runs on */
   int (*work)(int task, void *group, void *data); /* NULL: the threads are to end */
   void *data;
-  _Atomic int processor; /* where the caller last began to wait */
+  _Atomic int processor; /* where the caller last was */
   alignas(CACHE_LINE) _Atomic uint32_t round;      /* ONE for each since pool_open */
   alignas(CACHE_LINE) _Atomic uint32_t unfinished; /* ONE for each worker that has not ended */
   _Atomic int failed;
@@ -126,6 +127,27 @@ static int note_processor(_Atomic int *note) {
   return here;
 }
 
+/* Moves a worker that was woken on the processor of a thread of a smaller task to one that no other
+   thread of the pool runs on: for a system that finds both idle most of the time, one processor may
+   do for two threads, and a round then takes twice as long. The worker stays free to be moved. */
+static void leave_others(pool_worker *self) {
+  const pool *p = self->pool;
+  int here = note_processor(&self->processor);
+  int crowded = here == atomic_load_explicit(&p->processor, memory_order_relaxed);
+  for (int i = 0; i < self->task - 1 && !crowded; i++)
+    crowded = here == atomic_load_explicit(&p->workers[i].processor, memory_order_relaxed);
+  processor_set allowed, free_ones;
+  if (!crowded || !allowed_processors(&allowed)) return;
+  free_ones = allowed;
+  remove_processor(&free_ones, atomic_load_explicit(&p->processor, memory_order_relaxed));
+  for (int i = 0; i < p->threads - 1; i++)
+    remove_processor(&free_ones,
+                     atomic_load_explicit(&p->workers[i].processor, memory_order_relaxed));
+  if (sched_setaffinity(0, sizeof free_ones, free_ones.sets)) return; /* there is none free */
+  sched_setaffinity(0, sizeof allowed, allowed.sets);
+  note_processor(&self->processor);
+}
+
 /* How long a worker looks for the next round: on the caller's processor not at all, as it would
    look in vain while the caller cannot run. The system puts threads together at times. */
 static int64_t time_of_worker(pool_worker *self) {
@@ -161,6 +183,7 @@ static void *run_worker(void *argument) {
   for (uint32_t round = ONE;; round += ONE) {
     wait_for(&p->round, round, time_of_worker(self));
     if (!p->work) return NULL;
+    if (p->spread) leave_others(self);
     if (p->work(self->task, &group, p->data))
       atomic_store_explicit(&p->failed, 1, memory_order_relaxed);
     uint32_t found = atomic_fetch_sub_explicit(&p->unfinished, ONE, memory_order_release);
@@ -178,6 +201,7 @@ static int run_alone(const pool *p, int (*work)(int, void *, void *), void *data
 static int pool_run(pool *p, int (*work)(int task, void *group, void *data), void *data) {
   if (p->threads == 1 || p->process != getpid()) return run_alone(p, work, data);
   task_group group = {NULL, p->threads};
+  note_processor(&p->processor);
   atomic_store_explicit(&p->failed, 0, memory_order_relaxed);
   atomic_store_explicit(&p->unfinished, ONE * (uint32_t)(p->threads - 1), memory_order_relaxed);
   begin_round(p, work, data);
@@ -216,8 +240,8 @@ static int num_different(const int *numbers, int count) {
   return different;
 }
 
-/* A pool whose threads have not been started. */
-static pool *pool_made(int threads, int processors) {
+/* A pool whose threads have not been started, on so many processors. */
+static pool *pool_made(int threads, int processors, int pinned) {
   size_t bytes = sizeof(pool) + (size_t)threads * sizeof(pool_worker);
   pool *p = aligned_alloc(CACHE_LINE, (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
   if (!p) return NULL;
@@ -225,6 +249,7 @@ static pool *pool_made(int threads, int processors) {
   p->started = 0;
   p->process = getpid();
   p->spin_time = threads <= processors ? SPIN_TIME : 0;
+  p->spread = threads <= processors && !pinned;
   p->work = NULL;
   p->data = NULL;
   atomic_init(&p->processor, -1);
@@ -258,7 +283,8 @@ static pool *pool_open(int threads, const int *processors, int count, char *why,
   }
   if (!threads) threads = num_cores("");
   if (threads > MOST_THREADS_OF_POOL) threads = MOST_THREADS_OF_POOL;
-  pool *p = pool_made(threads, count ? num_different(processors, count) : num_processors(""));
+  int different = count ? num_different(processors, count) : num_processors("");
+  pool *p = pool_made(threads, different, count > 0);
   if (!p) {
     snprintf(why, size, "there is no memory for %d threads", threads);
     return NULL;

@@ -18,7 +18,8 @@ typedef struct {
 
    Where `count` is not 0, task i is to run on processors[i % count]. The pool moves its own threads
    there and never the caller, whose task is 0: processors[0] is kept free for it, and whoever
-   wants it to stay there moves it. Otherwise the threads may run where the calling thread may.
+   wants it to stay there moves it. Otherwise the threads may run where the calling thread may, and
+   with no more threads than processors one that wakes up where another runs moves away.
 
    The threads take no signals but those of their own faults. Without a pool (NULL) `why` has the
    reason, of `size` bytes at most. */
