@@ -1,0 +1,1 @@
+"""Nets of other frameworks, read into one neutral form and written as a `.vgg` and its weights."""
