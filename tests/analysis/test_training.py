@@ -23,6 +23,8 @@ MEMORY = {
     " | conv3-16 | gap | fc-10",
     "residual": "conv3-16 | add(conv3-16 norm=batch | conv3-16 norm=batch act=none, skip) | relu"
     " | gap | fc-10",
+    "squeeze": "conv3-16 | mul(conv3-16 norm=batch, gap | fc-4 | fc-16 act=sigmoid) | conv3-16"
+    " | gap | fc-10",
 }
 
 

@@ -70,7 +70,10 @@ WORKLOADS: dict[str, Workload] = {
     "soft-max": Softmax(1, 100),
     "to nhwc": ToNhwc(Map(1, 4, 5, 3, halo=1)),
     "to nchw": ToNchw(Map(1, 4, 5, 9, halo=1)),
-    **{name: ELEMENTWISE[name] for name in ("silu", "prelu", "concat", "add, relu")},
+    **{
+        name: ELEMENTWISE[name]
+        for name in ("silu", "prelu", "concat", "add, relu", "mul by a vector, relu")
+    },
 }
 IN_WORDS = in_words("bfloat16") | in_words("uint8")
 

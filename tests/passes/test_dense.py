@@ -66,6 +66,8 @@ BODIES = {
     "joined with another window": "concat(conv3-4 | pool | fc-3, conv5-2 stride=2 | fc-2) | fc-4",
     "joined with a mean": "conv3-4 | concat(gap, pool | fc-3) | fc-4 | softmax",
     "sums of maps": "conv3-4 | flatten | add(skip, relu) | fc-4",
+    "squeezed": "conv3-4 | mul(gap | fc-2 | fc-4 act=sigmoid, skip) | pool | fc-5 | softmax",
+    "products": "conv3-4 | flatten | mul(skip, relu) | fc-4",
     "a mean before the last layer": "conv3-4 | gap | fc-6 | fc-5 | softmax",
     "a soft-max inside": "conv3-4 | pool | fc-6 act=none | softmax | fc-5 | softmax",
     "several heads": "a: conv3-4 | pool | b: fc-6 | fc-5 head other: @a | fc-3 head features: @b",
@@ -273,6 +275,7 @@ def test_on_its_own_size_a_map_has_one_position_or_is_refused(body: str, noise: 
     refusals = {
         BODIES["joined with a mean"]: "by other strides",
         BODIES["a soft-max inside"]: "a soft-max",
+        BODIES["squeezed"]: "whole channels",
     }
     if words := refusals.get(body):
         with pytest.raises(UserError, match=words):

@@ -11,7 +11,7 @@ from tests.support.nets import graph_of, program
 from tests.support.op_samples import SAMPLES, weights_of
 from vggc.backends.torch import reference
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Linear, Scale, Softmax
+from vggc.ir.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Linear, Mul, Scale, Softmax
 from vggc.passes.fold import fold
 from vggc.passes.heads import with_heads
 from vggc.passes.inference import drop_dropout, drop_final_softmax
@@ -130,11 +130,11 @@ def joined(join: str, paths: int, path: str = "conv1-2") -> Graph:
 
 def reads(graph: Graph) -> dict[str, int]:
     """How many values each join reads, by name."""
-    joins = (node for node in graph.nodes if isinstance(node.op, Add | Concat))
+    joins = (node for node in graph.nodes if isinstance(node.op, Add | Mul | Concat))
     return {node.name: len(node.inputs) for node in joins}
 
 
-@pytest.mark.parametrize("join", ["concat", "add"])
+@pytest.mark.parametrize("join", ["concat", "add", "mul"])
 @pytest.mark.parametrize("paths", [MAX_READS + 1, 3 * MAX_READS + 5, MAX_READS**2 + 1])
 def test_a_wide_join_becomes_several_of_the_same_values_in_the_same_order(
     join: str, paths: int, noise: Noise

@@ -26,6 +26,7 @@ from vggc.ir.ops import (
     GlobalAvgPool,
     Input,
     MaxPool2d,
+    Mul,
     Op,
     PRelu,
 )
@@ -49,8 +50,8 @@ def kinds(plan_: Plan) -> list[str]:
 
 
 def test_an_activation_is_part_of_what_it_alone_reads() -> None:
-    body = "conv3-4 act=gelu | add(conv3-4 norm=batch, skip) | leaky | fc-5 act=tanh"
-    assert kinds(calls(body)) == ["ToNhwc", "Conv", "Conv", "Add", "Dense"]
+    body = "conv3-4 act=gelu | add(conv3-4 norm=batch, skip) | leaky | mul(gap, skip) | silu | fc-5"
+    assert kinds(calls(body)) == ["ToNhwc", "Conv", "Conv", "Add", "AvgPool", "Mul", "Dense"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,7 @@ def random_graph(seed: int, length: int = 24) -> Graph:
         Activation("leaky", 0.1),
         PRelu(),
         Add(),
+        Mul(),
         Concat(),
     ]
     nodes = [Node("input", Input(shape), (), shape, Layer("input", "input", "", span))]
@@ -157,7 +159,7 @@ def random_graph(seed: int, length: int = 24) -> Graph:
 
     for _ in range(length):
         op = same[random.integers(len(same))]
-        count = int(random.integers(2, 4)) if isinstance(op, Add | Concat) else 1
+        count = int(random.integers(2, 4)) if isinstance(op, Add | Mul | Concat) else 1
         last = append(op, *(places[i] for i in random.integers(len(places), size=count)))
         if isinstance(op, Concat):
             last = append(Conv2d(CHANNELS, (3, 3), padding=(1, 1)), last)

@@ -42,6 +42,7 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     ToNhwc,
@@ -332,7 +333,7 @@ def kept(workload: Workload, form: Format = "float16") -> Workload:
         name: in_format(value, form) if isinstance(value, Map) else value
         for name, value in vars(workload).items()
     }
-    if isinstance(workload, Add | Concat):
+    if isinstance(workload, Add | Mul | Concat):
         changed["inputs"] = tuple(in_format(each, form) for each in workload.inputs)
     return type(workload)(**changed)
 
@@ -347,6 +348,7 @@ OTHERS: dict[str, Workload] = {
     "sigmoid of padding": kept(Pointwise(Map(1, 2, 3, 5), Map(1, 2, 3, 5), Activation("sigmoid"))),
     "prelu": kept(PRelu(Map(2, 5, 3, 19, 1), Map(2, 5, 3, 19)), "bfloat16"),
     "add": kept(Add((Map(2, 4, 3, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
+    "mul": kept(Mul((Map(2, 1, 1, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "concat": kept(
         Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 16, 1), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 22, 1))
     ),

@@ -21,6 +21,7 @@ from vggc.kernels.workloads import (
     Layout,
     Map,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     Workload,
@@ -132,6 +133,11 @@ ELEMENTWISE: dict[str, Workload] = {
     "add four, silu": Add(
         maps((1, 5), (3,) * 4, (0, 2, 1, 0)), Map(2, 1, 5, 3), Activation("silu")
     ),
+    "mul": Mul(maps((4, 3), (19, 19, 19), (0, 1, 2)), Map(2, 4, 3, 19, 2)),
+    "mul by a vector, relu": Mul(
+        (Map(2, 1, 1, 35), *maps((4, 3), (35, 35), (1, 0))), Map(2, 4, 3, 35, 1), RELU
+    ),
+    "mul of vectors": Mul(maps((1, 1), (40, 40), (0, 0)), Map(2, 1, 1, 40)),
 }
 
 

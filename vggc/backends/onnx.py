@@ -28,6 +28,7 @@ from vggc.ir.ops import (
     Linear,
     LocalResponseNorm,
     MaxPool2d,
+    Mul,
     PRelu,
     Scale,
     Shape,
@@ -175,6 +176,10 @@ class _Writer:
         self.constants[name] = np.asarray(value, np.float32)
         return name
 
+    def numbers(self, name: str, values: Sequence[int]) -> str:
+        """Whole numbers, as axes and shapes are told."""
+        return self.emit("Constant", [], name, value_ints=values)
+
     def write(self, index: int) -> None:
         """The ONNX nodes that compute a node."""
         node = self.graph.nodes[index]
@@ -223,6 +228,8 @@ class _Writer:
                 make("Concat", axis=1)
             case Add():
                 make("Sum")
+            case Mul():
+                self.multiply(node, reads, output)
             case Input() | Dropout():
                 raise AssertionError(f"{node.name} has no place in a graph for inference")
             case _:
@@ -249,6 +256,19 @@ class _Writer:
                 self.emit("Mul", [*reads, step("Sigmoid", "gate", *reads)], output)
             case _:
                 raise AssertionError(f"no ONNX nodes are known for {op.function}")
+
+    def multiply(self, node: Node, reads: list[str], output: str) -> None:
+        """The product of values two by two; vectors beside maps become maps of one pixel."""
+        factors = []
+        for number, (read, shape) in enumerate(zip(reads, self.graph.sources(node), strict=True)):
+            if len(shape) < len(node.shape):
+                axes = self.numbers(f"{node.name}.axes{number}", [2, 3])
+                read = self.emit("Unsqueeze", [read, axes], f"{node.name}.factor{number}")
+            factors.append(read)
+        product, *others = factors
+        for number, factor in enumerate(others, 1):
+            name = output if number == len(others) else f"{node.name}.product{number}"
+            product = self.emit("Mul", [product, factor], name)
 
     def placed(self, node: Node, op: MaxPool2d | AvgPool2d) -> dict[str, Any]:
         """The attributes that say where the windows of a pool lie, the last one's overhang written

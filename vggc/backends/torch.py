@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
+from functools import reduce
+from operator import attrgetter, mul
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -30,6 +31,7 @@ from vggc.ir.ops import (
     Linear,
     LocalResponseNorm,
     MaxPool2d,
+    Mul,
     Op,
     PRelu,
     Scale,
@@ -209,6 +211,8 @@ def _apply(
             return torch.cat(reads, dim=1)
         case Add():
             return sum(reads[1:], start=x)
+        case Mul():
+            return _product(reads)
         case _:
             assert_never(op)
 
@@ -270,6 +274,13 @@ def _dropped(x: Tensor, p: float, whole: BatchRows | None) -> Tensor:
     if whole:
         kept = kept[whole.rows]
     return x * (kept.to(x.dtype) / share)
+
+
+def _product(factors: list[Tensor]) -> Tensor:
+    """The product of maps and vectors, of which these multiply whole channels."""
+    rank = max(factor.dim() for factor in factors)
+    spread = (each.view(*each.shape, *(1,) * (rank - each.dim())) for each in factors)
+    return reduce(mul, spread)
 
 
 def _uniform(count: int) -> Tensor:

@@ -70,14 +70,14 @@ class _Op:
     """The defaults of an op: without weights, and working in place.
 
     Shapes come in the order in which a node reads; `others` are what stands behind the
-    first, in the two ops that read several.
+    first, in the ops that read several.
     """
 
     stored = False
     """Whether an inference keeps the output beside the input."""
     elementwise = False
-    """Whether a value of the output follows from those alone that the inputs have at its place, and
-    from the weights of its channel or feature."""
+    """Whether a value of the output follows from those alone that the inputs have at its place, in
+    vectors beside maps at its channel, and from the weights of its channel or feature."""
     joins_in_parts = False
     """Whether joining what was joined in parts is joining all of it at once."""
 
@@ -425,6 +425,42 @@ class Add(_Op):
         return x
 
 
+@dataclass(frozen=True)
+class Mul(_Op):
+    """The product of maps of one shape, of vectors of one length, or of both: a vector `(C,)` then
+    multiplies each whole channel of the maps. Source of that: Hu et al. 2018, equation 4.
+    """
+
+    elementwise = True
+    joins_in_parts = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        shapes = (x, *others)
+        maps, vectors = ([s for s in shapes if len(s) == rank] for rank in (3, 1))
+        told = f"its paths end in {_list(*shapes)}"
+        if any(each != maps[0] for each in maps):
+            hint = "a `conv1-WIDTH` with a stride, if need be, brings a path to another's shape"
+            if any(each[1:] == (1, 1) for each in maps):
+                hint = "`flatten` makes a vector of a map of one pixel, which multiplies channels"
+            raise Misfit(f"{told}, and only maps of equal shapes can be multiplied", hint)
+        if any(each != vectors[0] for each in vectors):
+            raise Misfit(
+                f"{told}, and only vectors of one length can be multiplied",
+                "an `fc-WIDTH` at the end of a path gives a vector of any length",
+            )
+        if maps and vectors and maps[0][:1] != vectors[0]:
+            channels = maps[0][0]
+            raise Misfit(
+                f"{told}, and a vector multiplies the channels of a map, which are {channels}",
+                f"`fc-{channels}` at the end of the vector's path gives as many",
+            )
+        return maps[0] if maps else x
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        # The output; the factors are kept by what made them.
+        return prod(self.output(x, *others)) * element
+
+
 Op: TypeAlias = (
     Input
     | Conv2d
@@ -442,6 +478,7 @@ Op: TypeAlias = (
     | Softmax
     | Concat
     | Add
+    | Mul
 )
 
 

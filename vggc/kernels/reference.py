@@ -6,6 +6,7 @@ No command needs it. It is written to be read, not to be fast.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -23,6 +24,7 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     Softmax,
@@ -67,6 +69,8 @@ def reference(
             return np.concatenate([x, *others], axis=3)
         case Add():
             return activate(workload.act, sum(others, x))
+        case Mul():
+            return activate(workload.act, reduce(np.multiply, others, x))
         case Softmax():
             exponentials = np.exp(x - x.max(1, keepdims=True))
             return _exact(exponentials / exponentials.sum(1, keepdims=True))

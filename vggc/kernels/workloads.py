@@ -325,6 +325,23 @@ class Add(_Workload):
 
 
 @dataclass(frozen=True)
+class Mul(_Workload):
+    """The product of maps of one size, then an activation; each input may have its own halo.
+
+    Those of one pixel multiply every pixel of the others.
+    """
+
+    keeps_sign = True
+    inputs: tuple[Map, ...]
+    output: Map
+    act: Activation | None = None
+
+    def spreads(self, source: Map) -> bool:
+        """Whether an input is one pixel for all pixels of the output."""
+        return (source.height, source.width) != (self.output.height, self.output.width)
+
+
+@dataclass(frozen=True)
 class Softmax(_Workload):
     """Soft-max along the features of `(N, features)`, shifted by the row's maximum."""
 
@@ -394,6 +411,7 @@ Workload: TypeAlias = (
     | PRelu
     | Concat
     | Add
+    | Mul
     | Softmax
     | Convert
     | ToNhwc
@@ -424,7 +442,7 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return Concat(inputs, output)
         case ops.Input() | ops.Conv2d() | ops.Scale() | ops.Linear() | ops.Flatten():
             raise AssertionError(f"{op} is the planner's own")
-        case ops.Add() | ops.Softmax():
+        case ops.Add() | ops.Mul() | ops.Softmax():
             raise AssertionError(f"{op} is the planner's own")
         case ops.BatchNorm() | ops.Dropout():
             raise AssertionError(f"{op} has no place in a folded graph")

@@ -82,7 +82,7 @@ class Clashing(Diagnostic):
 
 class NotAJoin(Diagnostic):
     title = "`{word}` joins no paths"
-    label = "paths in `( )` stand behind `concat` or `add` only"
+    label = "paths in `( )` stand behind `concat`, `add` or `mul` only"
     help = "if a group was meant to follow, write `{word} | (…)`"
     word: str
 
@@ -107,7 +107,7 @@ class UnknownReference(Diagnostic):
 class MisplacedReference(Diagnostic):
     title = "`@{name}` stands where no path begins"
     label = "what comes before it would be lost"
-    help = "a path of `concat` or `add`, or a head, may begin with a reference"
+    help = "a path of `concat`, `add` or `mul`, or a head, may begin with a reference"
     name: str
 
 

@@ -28,6 +28,7 @@ from vggc.ir.ops import (
     Linear,
     LocalResponseNorm,
     MaxPool2d,
+    Mul,
     Op,
     PRelu,
     Shape,
@@ -477,6 +478,17 @@ class AddKind(JoinKind):
     combine = Add()
 
 
+@dataclass(frozen=True)
+class MulKind(JoinKind):
+    name = "mul"
+    doc = (
+        "Paths beside one another, their outputs multiplied. One that ends in a vector, whichever "
+        "it is, multiplies each channel of the maps: squeeze and excitation."
+    )
+    example = "mul(skip, gap | fc-16 | fc-64 act=sigmoid)"
+    combine = Mul()
+
+
 KINDS: tuple[type[Kind], ...] = (
     Conv,
     Pool,
@@ -492,6 +504,7 @@ KINDS: tuple[type[Kind], ...] = (
     SoftmaxKind,
     ConcatKind,
     AddKind,
+    MulKind,
     Skip,
 )
 BY_WORD: dict[str, type[Kind]] = {
@@ -513,6 +526,8 @@ ELSEWHERE = {
     "shortcut": "skip",
     "cat": "concat",
     "sum": "add",
+    "multiply": "mul",
+    "product": "mul",
     "pad": "padding",
     "s": "stride",
     "strides": "stride",

@@ -29,6 +29,7 @@ from vggc.ir.ops import (
     Input,
     Linear,
     Misfit,
+    Mul,
     Op,
     Pair,
     Shape,
@@ -201,6 +202,8 @@ class _Spreading:
                 return first
             case Linear() if first.spread is not None:
                 return self.convolution(node, node.op, first.node, first.spread, first.grid)
+            case Mul() if slides and len({*map(len, self.graph.sources(node))}) > 1:
+                raise self.refused(node, "it multiplies whole channels, by one number each")
             case GlobalAvgPool() if slides:
                 return self.mean_of_window(node, first.node)
             case _ if len(reads) > 1 and any(read.spread for read in reads):

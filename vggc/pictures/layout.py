@@ -25,7 +25,7 @@ from vggc.analysis.outline import (
 )
 from vggc.analysis.report import Report, Row
 from vggc.analysis.traits import Traits, steps_of
-from vggc.ir.ops import Add, Shape
+from vggc.ir.ops import Add, Mul, Op, Shape
 from vggc.pictures.shapes import (
     Circle,
     Line,
@@ -51,7 +51,7 @@ LEAST = 2.5
 SLANT_X, SLANT_Y = 0.32, 0.22
 """How far a block's depth runs to the right and upwards, of its length."""
 PLATE = 4.0
-SUM_RADIUS = 9.0
+SIGN_RADIUS = 9.0
 
 NAME_SIZE, LABEL_SIZE, LEADING = 11.0, 10.0, 12.5
 LABEL_ROOM = 130.0
@@ -89,7 +89,10 @@ LOOKS: dict[str, BoxLook] = {
     "boxes": "fc",
     "concat": "join",
     "add": "join",
+    "mul": "join",
 }
+SIGNS: dict[type[Op], str] = {Add: "+", Mul: "×"}
+"""The joins that are a circle with a sign."""
 
 
 class TooManyBlocks(Diagnostic):
@@ -435,8 +438,8 @@ class _Layout:
         return max(lows)
 
     def height(self, shape: Shape, item: OutlineStep | Join) -> float:
-        if isinstance(item, Join) and isinstance(item.op, Add):
-            return 2 * SUM_RADIUS
+        if isinstance(item, Join) and type(item.op) in SIGNS:
+            return 2 * SIGN_RADIUS
         return self.side(shape[1] if len(shape) == 3 else 1)
 
     def draw(self, first: OutlineItem, last: OutlineItem, floor: float) -> _Drawn:
@@ -540,20 +543,20 @@ class _Layout:
         height = self.height(shape, first)
         deep = self.side(shape[2] if len(shape) == 3 else 1)
         thick = PLATE if look == "plain" else self.thickness(shape[0])
-        is_sum = isinstance(first, Join) and isinstance(first.op, Add)
-        across, up = (0.0, 0.0) if is_sum else (SLANT_X * deep, SLANT_Y * deep)
-        thick = 2 * SUM_RADIUS if is_sum else thick
+        sign = SIGNS.get(type(first.op), "") if isinstance(first, Join) else ""
+        across, up = (0.0, 0.0) if sign else (SLANT_X * deep, SLANT_Y * deep)
+        thick = 2 * SIGN_RADIUS if sign else thick
         body = thick + across
         width = max(body, *(text_width(t.text, t.size, t.bold) for t in labels)) + CELL_GAP
         left = (width - body) / 2
         tip = _tip(row)
         marks: list[Mark] = []
-        if is_sum:
+        if sign:
             colour = COLOURS[look]
             edge = _mixed(colour, INK, 0.4)
-            marks.append(Circle(width / 2, 0, SUM_RADIUS, colour, edge))
+            marks.append(Circle(width / 2, 0, SIGN_RADIUS, colour, edge))
             marks.append(
-                Text(x=width / 2, y=4.6, text="+", size=14, colour=INK, anchor="middle", bold=True)
+                Text(x=width / 2, y=4.6, text=sign, size=14, colour=INK, anchor="middle", bold=True)
             )
         else:
             marks += _cuboid(left, -height / 2, thick, height, across, up, COLOURS[look], tip)

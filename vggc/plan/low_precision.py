@@ -27,6 +27,7 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     ToNhwc,
@@ -159,7 +160,7 @@ class _Rewriter:
     def _in_low(self, index: int, workload: Workload) -> Workload:
         """A workload that keeps a format, on maps in it."""
         match workload:
-            case Add() | Concat():
+            case Add() | Mul() | Concat():
                 sources = tuple(self._low(index, each) for each in workload.inputs)
                 return replace(workload, inputs=sources, output=self._low(index, workload.output))
             case ToNhwc():

@@ -19,6 +19,7 @@ from vggc.ir.ops import (
     Input,
     Linear,
     MaxPool2d,
+    Mul,
     Scale,
     Shape,
     Softmax,
@@ -165,10 +166,11 @@ class _Planner:
                 in_features = self.graph.source(node)[0]
                 dense = Dense(self.batch, in_features, features, act, map_)
                 self.emit(last, dense, (read,), node)
-            case Add():
+            case Add() | Mul():
                 last, act = self.fused(index)
-                add = workloads.Add(self.maps(node), self.map(last), act)
-                self.emit(last, add, self.reads(node))
+                join = workloads.Add if isinstance(node.op, Add) else workloads.Mul
+                joined = join(self.maps(node), self.map(last), act)
+                self.emit(last, joined, self.reads(node))
             case Flatten():
                 self.flatten(index, node)
             case Softmax():

@@ -20,6 +20,7 @@ from vggc.kernels.workloads import (
     Format,
     Lrn,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     ToNhwc,
@@ -108,7 +109,9 @@ def keeps_on_gpus(workload: Workload) -> bool:
     compute in float32.
     """
     match workload:
-        case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Add() | Concat() | ToNhwc():
+        case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
+            return True
+        case Add() | Mul() | Concat():
             return True
         case Conv():
             return workload.groups > 1

@@ -69,7 +69,7 @@ _ELSEWHERE = {
     "{": "`{` opens a block: `train { … }`",
     "×": "a repeat is written `×2`",
     "*": "a repeat is written `*2`",
-    ",": "layers are separated by `|`; `,` stands between the paths of `concat` and `add`",
+    ",": "layers are separated by `|`; `,` stands between the paths of a join",
     ";": "`;` ends a setting in a block; layers are separated by `|`",
     "@": "`@` takes the name of a layer: `@pool3`",
 }

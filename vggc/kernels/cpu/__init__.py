@@ -13,7 +13,7 @@ from vggc.kernels.cpu.convert import ConvertRows
 from vggc.kernels.cpu.dense import DenseStreams
 from vggc.kernels.cpu.depthwise import Depthwise
 from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
-from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, PointwiseRows, PReluRows
+from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, MulRows, PointwiseRows, PReluRows
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
 from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
@@ -51,6 +51,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     PointwiseRows,
     PReluRows,
     AddRows,
+    MulRows,
     ConcatRows,
     SoftmaxRows,
     ConvertRows,

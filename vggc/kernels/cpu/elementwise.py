@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add as plus
+from operator import mul as times
+
+from tvm.ir import Expr
 
 from vggc.kernels.activation import activate, leaky
 from vggc.kernels.algorithm import Buffers, NoKnobs
-from vggc.kernels.builder import serial
+from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import clear_halo, each_element, inside, parallel_rows
-from vggc.kernels.workloads import Add, Concat, Pointwise, PRelu
+from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu
 
 
 class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
@@ -55,6 +58,28 @@ class AddRows(FixedCpuAlgorithm[Add]):
         with each_element(out) as (n, i, j, c):
             maps = zip(summands, self.workload.inputs, strict=True)
             value = reduce(plus, (x[inside(source, n, i, j, c)] for x, source in maps))
+            y[inside(out, n, i, j, c)] = activate(self.workload.act, value)
+
+
+class MulRows(FixedCpuAlgorithm[Mul]):
+    """The product of elements, one pixel's for all pixels, then an activation, a row of pixels per
+    task.
+    """
+
+    names = ("loop",)
+    computes = Mul
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        out = self.workload.output
+        *factors, y = buffers.values()
+        clear_halo(y, out)
+        with each_element(out) as (n, i, j, c):
+
+            def factor(x: Buffer, source: Map) -> Expr:
+                row, column = (0, 0) if self.workload.spreads(source) else (i, j)
+                return x[inside(source, n, row, column, c)]
+
+            value = reduce(times, map(factor, factors, self.workload.inputs))
             y[inside(out, n, i, j, c)] = activate(self.workload.act, value)
 
 

@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate, leaky
 from vggc.kernels.algorithm import Buffers, NoKnobs
-from vggc.kernels.builder import serial, when
+from vggc.kernels.builder import Buffer, serial, when
 from vggc.kernels.cuda.accesses import PlanesAccesses, TileShares
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import (
@@ -39,6 +39,7 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
+    Mul,
     Pointwise,
     PRelu,
     Softmax,
@@ -233,6 +234,29 @@ class AddThreads(FixedCudaAlgorithm[Add]):
             return activate(layer.act, functools.reduce(operator.add, summands))
 
         write_map(output, layer.output, total)
+
+
+class MulThreads(FixedCudaAlgorithm[Mul]):
+    """A thread per element multiplies the inputs, one pixel's for all pixels, and applies the
+    activation.
+    """
+
+    names = ("mul",)
+    computes = Mul
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        *sources, output = buffers.values()
+
+        def product(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            def factor(source: Buffer, map: Map) -> Expr:
+                row, column = (0, 0) if layer.spreads(map) else (y, x)
+                return reader(source, map)(n, row, column, c)
+
+            factors = map(factor, sources, layer.inputs)
+            return activate(layer.act, functools.reduce(operator.mul, factors))
+
+        write_map(output, layer.output, product)
 
 
 class ConcatThreads(FixedCudaAlgorithm[Concat]):
