@@ -89,6 +89,15 @@ def test_a_normalisation_of_what_others_see_too_is_a_scale(body: str) -> None:
     assert ops_of(fold(graph_of(body)).graph)["n"] is Scale
 
 
+def test_a_scale_goes_into_the_layer_that_it_alone_reads_and_is_one_elsewhere() -> None:
+    body = (
+        "s: scale | conv3-4 act=none | scale bias=off | batchnorm | scale | relu | t: scale | fc-5"
+    )
+    ops = ops_of(fold(graph_of(body)).graph)
+    assert [name for name, op in ops.items() if op is Scale] == ["s", "t"]
+    assert BatchNorm not in ops.values()
+
+
 def test_weights_are_folded_in_float64_and_rounded_once() -> None:
     graph = graph_of("c: conv3-4 act=none | n: batchnorm | fc-5")
     weights = weights_of(graph)

@@ -37,6 +37,8 @@ SAMPLES = {
     "batchnorm": "batchnorm | relu | conv3-4",
     "batchnorm_of_relu": "conv3-4 | batchnorm | batchnorm | conv3-4",
     "batchnorm_of_vector": "conv3-2 | flatten | batchnorm | fc-6 norm=batch | batchnorm | fc-5",
+    "scale": "scale start=0.5 | conv3-4 act=none | scale | batchnorm | relu | scale bias=off",
+    "scale_of_vector": "fc-6 act=none | scale | gelu | scale | batchnorm | fc-5 | scale start=-2",
     **{f"act_{word}": f"{word} | conv3-5 act={word} | conv1-3 | {word}" for word in ACTIVATIONS},
     **{f"act_{word}_of_vector": f"fc-7 act={word} | fc-5 | {word}" for word in ACTIVATIONS},
     "prelu": "prelu | conv3-5 act=none | prelu | conv3-3",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vggc.api.first_weights import FirstWeights, taken_weights
 from vggc.ir.graph import Graph
-from vggc.ir.ops import BatchNorm, describe
+from vggc.ir.ops import BatchNorm, Scale, describe
 from vggc.program import Program, load, with_block, with_classes, with_input, zoo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
@@ -407,10 +407,12 @@ def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list
 
 
 def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
-    """The weights of normalisations, by their full names, where the L2 penalty leaves them be."""
+    """The weights of normalisations and scales, by their full names, where the L2 penalty leaves
+    them be.
+    """
     if recipe.optimiser.decay_norms:
         return ()
-    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm)]
+    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm | Scale)]
     return tuple(name for node in norms for name in graph.weights(node))
 
 

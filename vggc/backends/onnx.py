@@ -205,12 +205,14 @@ class _Writer:
             case BatchNorm(eps=eps):
                 make("BatchNormalization", epsilon=eps)
             case Scale():
-                weight, bias = (
+                weight, *bias = (
                     self.constant(name, self.along(node, self.weights[name]))
                     for name in self.graph.weights(node)
                 )
-                scaled = self.emit("Mul", [*reads, weight], f"{node.name}.scaled")
-                self.emit("Add", [scaled, bias], output)
+                scaled = f"{node.name}.scaled" if bias else output
+                self.emit("Mul", [*reads, weight], scaled)
+                if bias:
+                    self.emit("Add", [scaled, *bias], output)
             case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
                 # ONNX divides alpha by the size; the paper does not.
                 make("LRN", size=size, alpha=alpha * size, beta=beta, bias=k)

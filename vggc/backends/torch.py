@@ -193,7 +193,8 @@ def _apply(
             return _normalised(x, weights, training, momentum, eps)
         case Scale():
             shape = (-1, *(1,) * (x.dim() - 2))
-            return x * weights["weight"].view(shape) + weights["bias"].view(shape)
+            scaled = x * weights["weight"].view(shape)
+            return scaled + weights["bias"].view(shape) if "bias" in weights else scaled
         case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
             # torch divides alpha by the size; the paper does not.
             return F.local_response_norm(x, size, alpha * size, beta, k)

@@ -254,16 +254,23 @@ class BatchNorm(_Op):
 
 @dataclass(frozen=True)
 class Scale(_Op):
-    """`x·weight + bias` with a number of each per channel of a map or feature of a vector.
+    """`x·weight + bias`, without `bias` `x·weight`, with a number of each per channel of a map or
+    feature of a vector `(C,)`.
 
-    What a normalisation is once its statistics are fixed: a depthwise 1×1 convolution, weight
-    `(C, 1, 1, 1)` and bias `(C,)`. No word of the language stands for it.
+    The factors begin around `start`. It is also what a normalisation is once its statistics are
+    fixed.
     """
 
+    start: float = 1.0
+    bias: bool = True
     elementwise = True
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
-        return (Weight("weight", (x[0], 1, 1, 1)), Weight("bias", x[:1]))
+        weight = Weight("weight", x[:1], start=self.start)
+        return (weight, Weight("bias", x[:1])) if self.bias else (weight,)
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element  # the output; the input is kept by what made it
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from vggc.ir.ops import (
     Mul,
     Op,
     PRelu,
+    Scale,
     Shape,
     Softmax,
 )
@@ -328,6 +329,21 @@ class BatchNormKind(Kind):
 
 
 @dataclass(frozen=True)
+class ScaleKind(Kind):
+    name = "scale"
+    doc = (
+        "A trained factor for each channel of a map or feature of a vector, then a trained offset."
+    )
+    example = "scale start=1e-6 bias=off"
+
+    start: float = _param("the factors at first", Real(-1000, 1000), 1.0)
+    bias: bool = _param("whether an offset is added, 0 at first", Flag(), True)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Scale(self.start, self.bias)),)
+
+
+@dataclass(frozen=True)
 class Fc(Kind):
     name = "fc"
     doc = "Fully-connected layer, then batch normalisation if asked, an activation."
@@ -497,6 +513,7 @@ KINDS: tuple[type[Kind], ...] = (
     Fc,
     Boxes,
     BatchNormKind,
+    ScaleKind,
     Lrn,
     *_activation_words(),
     DropoutKind,
@@ -521,6 +538,8 @@ ELSEWHERE = {
     "drop": "dropout",
     "prob": "softmax",
     "batch_norm": "batchnorm",
+    "layer_scale": "scale",
+    "affine": "scale",
     "leaky_relu": "leaky",
     "identity": "skip",
     "shortcut": "skip",

@@ -20,11 +20,14 @@ from vggc.passes.rewrite import without
 
 @dataclass(frozen=True)
 class Folded:
-    """A folded graph, for inference, and which normalisations went into which of its nodes."""
+    """A folded graph, for inference, and which normalisations and scales went into which of its
+    nodes.
+    """
 
     graph: Graph
     absorbed: dict[str, tuple[Node, ...]]
-    """The normalisations in a convolution, linear layer or scale, in order, by its name."""
+    """The normalisations and scales in a convolution, linear layer or scale, in order, by its
+    name."""
 
     def weights(self, trained: Weights, *, in_place: bool = False) -> Weights:
         """The weights of the folded graph from the trained ones, which are overwritten where they
@@ -64,37 +67,43 @@ class Folded:
         if not absorbed:
             return weight, bias, None
         scales, exact_bias = np.ones(len(bias)), bias.astype(np.float64)
-        for norm in absorbed:
-            assert isinstance(norm.op, BatchNorm)
-            gamma, beta, mean, variance = (
-                trained[f"{norm.name}.{role}"].astype(np.float64)
-                for role in ("weight", "bias", "running_mean", "running_var")
-            )
-            scale = gamma / np.sqrt(variance + norm.op.eps)
+        for each in absorbed:
+            own = {
+                weight.role: trained[f"{each.name}.{weight.role}"].astype(np.float64)
+                for weight in each.op.weights(shape[:1])
+            }
+            scale, offset = own["weight"], own.get("bias", 0.0)
+            if isinstance(each.op, BatchNorm):
+                scale = scale / np.sqrt(own["running_var"] + each.op.eps)
+                exact_bias = exact_bias - own["running_mean"]
             scales *= scale
-            exact_bias = (exact_bias - mean) * scale + beta
+            exact_bias = exact_bias * scale + offset
         return weight, exact_bias.astype(np.float32), scales
 
 
 def fold(graph: Graph) -> Folded:
-    """Drops dropout, folds every batch normalisation, gives a bias to what has none.
+    """Drops dropout, folds every batch normalisation and scale, gives a bias to what has none.
 
-    A normalisation goes into the convolution or linear layer that it alone reads; any other
-    becomes a `Scale`, which takes in those behind it in its turn. Folding a folded graph
-    changes nothing. Source: Jacob et al. 2018, section 3.2.
+    A normalisation or scale goes into the convolution or linear layer that it alone reads; any
+    other is or becomes a `Scale`, which takes in those behind it in its turn. Folding a folded
+    graph changes nothing. Source: Jacob et al. 2018, section 3.2.
     """
     graph = drop_dropout(graph)
     readers = graph.readers()
     heads = {head.node for head in graph.heads}
     owners: dict[int, int] = {}
-    """For each normalisation the node that it goes into: another, or itself as a scale."""
+    """For each normalisation the node that it goes into, another, or itself as a scale; for each
+    scale another, if it goes into one."""
     for index, node in enumerate(graph.nodes):
-        if not isinstance(node.op, BatchNorm):
+        if not isinstance(node.op, BatchNorm | Scale):
             continue
         (read,) = node.inputs
         alone = readers[read] == (index,) and read not in heads
         foldable = read in owners or isinstance(graph.nodes[read].op, Conv2d | Linear | Scale)
-        owners[index] = owners.get(read, read) if alone and foldable else index
+        if alone and foldable:
+            owners[index] = owners.get(read, read)
+        elif isinstance(node.op, BatchNorm):
+            owners[index] = index
     absorbed: dict[str, tuple[Node, ...]] = {}
     for index, owner in owners.items():
         name = graph.nodes[owner].name
@@ -106,7 +115,7 @@ def fold(graph: Graph) -> Folded:
 def _ready(node: Node) -> Node:
     """A node with a bias, or as the scale that a normalisation is."""
     match node.op:
-        case Conv2d() | Linear():
+        case Conv2d() | Linear() | Scale():
             return replace(node, op=replace(node.op, bias=True))
         case BatchNorm():
             return replace(node, op=Scale())
