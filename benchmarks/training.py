@@ -166,13 +166,13 @@ def in_modules(graph: Graph) -> nn.Sequential:
 def in_module(op: Op, shape: tuple[int, ...]) -> nn.Module:
     match op:
         case Conv2d(channels, kernel, stride, padding):
-            return nn.Conv2d(shape[0], channels, kernel, stride, padding, bias=op.bias)
+            return nn.Conv2d(shape[0], channels, kernel, stride, padding[:2], bias=op.bias)
         case BatchNorm(eps=eps, momentum=momentum):
             return nn.BatchNorm2d(shape[0], eps, momentum)
         case Activation(function="relu"):
             return nn.ReLU(inplace=True)
         case MaxPool2d(kernel=kernel, stride=stride, padding=padding):
-            return nn.MaxPool2d(kernel, stride, padding)
+            return nn.MaxPool2d(kernel, stride, padding[:2])
         case Flatten():
             return nn.Flatten()
         case Linear(features):

@@ -20,6 +20,9 @@ FILE = Path(__file__).with_name("vgg.tmLanguage.json")
 NAME = r"[^\W\d](?:[\w-]|\.(?!\.))*"
 CONSTANT = r"[^\W\d]\w*"
 END = r"(?![\w.-])"
+PLAIN_SIZE = r"(?:\d+(?:x\d+)?)?"
+SIZE = PLAIN_SIZE.replace("x", "[x×]")
+"""Rows and columns in a word. Without a width behind it `×` is a repeat."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -133,7 +136,7 @@ def grammar() -> dict[str, Any]:
                 "patterns": [
                     rule(
                         rf"\b(?:(set|after|before|replace|remove)\s+)?(every)\s+"
-                        rf"{words(BY_WORD)}(\d*)(?:(-)(\d+))?{END}",
+                        rf"{words(BY_WORD)}({SIZE})(?:(-)(\d+))?{END}",
                         "keyword.control",
                         "keyword.control",
                         "entity.name.function",
@@ -187,21 +190,21 @@ def grammar() -> dict[str, Any]:
             "layer": {
                 "patterns": [
                     rule(
-                        rf"(?<![\w.-]){words(BY_WORD)}(\d*)(-)(\d+){END}",
+                        rf"(?<![\w.-]){words(BY_WORD)}({SIZE})(-)(\d+){END}",
                         "entity.name.function",
                         "constant.numeric",
                         "punctuation.separator.width",
                         "constant.numeric",
                     ),
                     rule(
-                        rf"(?<![\w.-]){words(BY_WORD)}(\d*)(-)({CONSTANT}){END}",
+                        rf"(?<![\w.-]){words(BY_WORD)}({SIZE})(-)({CONSTANT}){END}",
                         "entity.name.function",
                         "constant.numeric",
                         "punctuation.separator.width",
                         "variable.other.constant",
                     ),
                     rule(
-                        rf"(?<![\w.-]){words(BY_WORD)}(\d*){END}",
+                        rf"(?<![\w.-]){words(BY_WORD)}({PLAIN_SIZE}){END}",
                         "entity.name.function",
                         "constant.numeric",
                     ),

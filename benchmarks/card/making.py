@@ -608,19 +608,19 @@ def _layer(graph: Graph, node: Node) -> LayerRow:
 
 def _torch_layer(net: str, node: Node, source: Sequence[int]) -> tuple[str, dict[str, Any]]:
     match node.op:
-        case Conv2d(bias=True) as op:
+        case Conv2d(bias=True, dilation=(1, 1)) as op if op.window(source).is_even:
             return "conv", {
                 "in_channels": source[0],
                 "out_channels": op.channels,
                 "kernel_size": [*op.kernel],
                 "stride": [*op.stride],
-                "padding": [*op.padding],
+                "padding": [*op.padding[:2]],
                 "groups": op.groups,
             }
         case Linear(bias=True) as op:
             return "linear", {"in_features": source[0], "out_features": op.features}
-        case MaxPool2d() | AvgPool2d() as op:
-            window = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.padding}
+        case MaxPool2d() | AvgPool2d(counts_padding=False) as op if op.window(source).is_even:
+            window = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.padding[:2]}
             sizes: dict[str, Any] = {name: [*pair] for name, pair in window.items()}
             return "pool" if isinstance(op, MaxPool2d) else "avgpool", {
                 **sizes,

@@ -28,6 +28,7 @@ ALGORITHMS = {
     "gemv-bfp20",
     "gemv-bfp24",
     "grouped",
+    "pad",
     "walk",
     "window",
     "winograd2",

@@ -385,7 +385,7 @@ def small(editor: Client) -> Client:
 def test_a_layer_shows_what_it_gives_and_what_it_costs(small: Client) -> None:
     assert small.hover("small.vgg", 5, 17) == (
         "**pool1** `pool`\n\n"
-        "Maximum over square windows.\n\n"
+        "Maximum over windows.\n\n"
         "- output 8×16×16\n"
         "- parameters 0\n"
         "- MACs 0, for one image\n"
@@ -437,11 +437,11 @@ def test_a_hover_covers_its_word_in_utf_16(editor: Client) -> None:
         (3, 14, "The nearest whole number"),
         (3, 25, "`depth` = 2"),
         (4, 2, "Options for all layers of a kind"),
-        (4, 8, "**conv**: Convolution with a square kernel"),
+        (4, 8, "**conv**: Convolution, then batch normalisation"),
         (4, 12, "`norm`: batch normalisation before the activation; none or batch; default: none"),
         (4, 18, "`norm`: batch normalisation before the activation"),
         (6, 16, "`wide` = 11"),
-        (6, 22, "`stride`: step of the kernel; a whole number from 1 to 1,024; default: 1"),
+        (6, 22, "`stride`: step of the kernel; a whole number from 1 to 1,024, or rows and"),
         (6, 27, "`stride`: step of the kernel"),
         (7, 60, "`depth` = 2"),
         (8, 16, "`p`: the share of values that are zeroed"),
@@ -637,7 +637,7 @@ def test_an_offer_replaces_what_was_typed_and_explains_itself(editor: Client) ->
     assert "- output 64×224×224" in offer["documentation"]["value"]
     layer = editor.completions("replace.vgg", START + "| 𝐀: co¦")["conv"]
     assert numbers(layer["textEdit"]["range"]) == [2, 6, 2, 8]
-    assert "Convolution with a square kernel" in layer["documentation"]["value"]
+    assert "Convolution, then batch normalisation" in layer["documentation"]["value"]
 
 
 def test_an_editor_that_knows_no_snippets_gets_plain_words(editor: Client) -> None:

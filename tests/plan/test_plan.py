@@ -29,6 +29,7 @@ from vggc.ir.ops import (
     Mul,
     Op,
     PRelu,
+    around,
 )
 from vggc.kernels import cpu, workloads
 from vggc.kernels.workloads import Conv, Dense, Map, Pointwise
@@ -135,10 +136,10 @@ def random_graph(seed: int, length: int = 24) -> Graph:
     span = Span(Source("random.vgg", ""), 0, 0)
     shape = (CHANNELS, SIDE, SIDE)
     same: list[Op] = [
-        Conv2d(CHANNELS, (3, 3), padding=(1, 1)),
+        Conv2d(CHANNELS, (3, 3), padding=around(1, 1)),
         Conv2d(CHANNELS, (1, 1), bias=False),
-        MaxPool2d((3, 3), (1, 1), (1, 1)),
-        AvgPool2d((3, 3), (1, 1), (1, 1)),
+        MaxPool2d((3, 3), (1, 1), around(1, 1)),
+        AvgPool2d((3, 3), (1, 1), around(1, 1)),
         BatchNorm(),
         RELU,
         Activation("leaky", 0.1),
@@ -162,7 +163,7 @@ def random_graph(seed: int, length: int = 24) -> Graph:
         count = int(random.integers(2, 4)) if isinstance(op, Add | Mul | Concat) else 1
         last = append(op, *(places[i] for i in random.integers(len(places), size=count)))
         if isinstance(op, Concat):
-            last = append(Conv2d(CHANNELS, (3, 3), padding=(1, 1)), last)
+            last = append(Conv2d(CHANNELS, (3, 3), padding=around(1, 1)), last)
         places.append(last)
     pooled = append(GlobalAvgPool(), places[-1])
     ends = [pooled, *(int(place) for place in random.choice(places, 3))]

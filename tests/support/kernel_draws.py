@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import ceil, prod
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import tvm
@@ -30,7 +30,7 @@ from tests.support.workload_reference import (
     sides,
     weight_shapes,
 )
-from vggc.ir.ops import RELU, Activation, Pair
+from vggc.ir.ops import RELU, Activation, Border, Pair, Window, padded
 from vggc.kernels.cpu import Machine, alternatives, kernel
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
@@ -43,6 +43,7 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
+    Pad,
     Workload,
 )
 
@@ -111,8 +112,8 @@ def draws_of_fewer_bits(seed: int, count: int, machine: Machine, form: Format) -
 def draw_workload(rng: random.Random, lanes: int) -> Workload:
     while True:
         kind = rng.choices(
-            [draw_winograd, draw_conv, draw_grouped, draw_dense, draw_pool, draw_lrn],
-            [35, 30, 12, 12, 9, 2],
+            [draw_winograd, draw_conv, draw_grouped, draw_dense, draw_pool, draw_pad, draw_lrn],
+            [35, 30, 12, 12, 9, 2, 2],
         )[0]
         workload = kind(rng, lanes)
         if workload is not None and small(workload):
@@ -199,12 +200,19 @@ def finished(
     """A convolution with halos, an activation and perhaps a pool; None where the kernel is too
     large for the map.
     """
-    padded = [n + 2 * p for n, p in zip(shape[1:3], padding, strict=True)]
-    if any(k > n for k, n in zip(kernel, padded, strict=True)):
+    behind, dilation = padding, (1, 1)
+    if kernel != (3, 3) or stride != (1, 1):
+        behind = rng.choice(
+            [padding, (rng.randint(0, kernel[0] - 1), rng.randint(0, kernel[1] - 1))]
+        )
+        dilation = rng.choice([(1, 1), (1, 1), (rng.randint(1, 3), rng.randint(1, 3))])
+    extents = Window(kernel, dilation=dilation).extent
+    room = padded(shape[1:3], (*padding, *behind))
+    if any(k > n for k, n in zip(extents, room, strict=True)):
         return None
     halos = (max(padding) + rng.choice([0, 0, 1]), rng.choice([0, 0, 1, 2]))
     act = activation(rng)
-    work = grouped(shape, outputs, groups, kernel, stride, padding, halos, act)
+    work = grouped(shape, outputs, groups, kernel, stride, padding, halos, act, dilation, behind)
     out = work.output
     rises = act is None or act.function not in ("gelu", "silu")
     if rises and groups == 1 and min(work.grid) > 1 and rng.random() < 0.3:
@@ -229,11 +237,25 @@ def draw_pool(rng: random.Random, lanes: int) -> Workload | None:
     kernel, stride, _ = window(rng)
     if rng.random() < 0.4:
         kernel = stride = (2, 2)
-    padding = (rng.randint(0, kernel[0] // 2), rng.randint(0, kernel[1] // 2))
+    padding, behind = (
+        (rng.randint(0, kernel[0] - 1), rng.randint(0, kernel[1] - 1)) for _ in range(2)
+    )
     height, width = extents(rng)
     shape = (batch(rng), max(height, kernel[0]), max(width, kernel[1]), channels(rng, lanes))
     halos = (rng.choice([0, 1, 2]), rng.choice([0, 1, 2]))
-    return pool(kind, shape, kernel, stride, padding, rng.random() < 0.5, halos)
+    ceil, counts = rng.random() < 0.5, rng.random() < 0.5
+    return pool(kind, shape, kernel, stride, padding, ceil, halos, behind, counts=counts)
+
+
+def draw_pad(rng: random.Random, lanes: int) -> Workload | None:
+    border = rng.choice(get_args(Border))
+    size = extents(rng)
+    most = {"reflect": [n - 1 for n in size], "wrap": [*size]}.get(border, [4, 4])
+    top, left, bottom, right = (rng.randint(0, min(4, most[side % 2])) for side in range(4))
+    source = Map(batch(rng), *size, channels(rng, lanes), rng.choice([0, 1, 2]))
+    height, width = padded(size, (top, left, bottom, right))
+    out = replace(source, height=height, width=width, halo=rng.choice([0, 1, 2]))
+    return Pad(source, out, (top, left), border)
 
 
 def draw_lrn(rng: random.Random, lanes: int) -> Workload | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import dot
-from vggc.kernels.reference import activate, halved, reference, windows
+from vggc.kernels.reference import activate, halved, products, reference
 from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool
 
 Array: TypeAlias = NDArray[Any]
@@ -188,10 +188,7 @@ def conv_weights(
 
 
 def exact_conv(workload: Conv, x: Array, weight: Array, bias: Array) -> Array:
-    top, left = workload.padding
-    padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
-    parts = windows(padded, workload.kernel, workload.stride)
-    y = activate(workload.act, np.einsum("nyxcij,kcij->nyxk", parts, weight, optimize=True) + bias)
+    y = activate(workload.act, products(workload, x, weight) + bias)
     return halved(y, workload.output) if workload.pool else y
 
 

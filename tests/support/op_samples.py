@@ -18,6 +18,13 @@ SAMPLES = {
     "conv_strided_less_padded": "conv5-4 stride=2 padding=1",
     "conv_unpadded": "conv3-4 padding=0 act=none | conv1-6",
     "conv_wide": "conv3-33 ×2",
+    "conv_oblong": "conv1x7-4 stride=2x1 | conv4x3-5 padding=0x2 | conv2-3",
+    "conv_uneven": "conv3-20 stride=2 padding=0x0x1x1 | conv5-4 padding=3x1x0x2",
+    "conv_dilated": "conv3-33 dilation=2 | conv3-4 dilation=1x3 padding=1x2 | "
+    "conv2x4-3 dilation=2x1",
+    "conv_dilated_in_groups": "conv3-12 groups=3 dilation=2 | conv3-24 groups=12 dilation=2x1",
+    "conv_of_borders": "conv3-4 border=reflect | conv5x2-6 border=wrap | "
+    "conv3-3 border=edge stride=2",
     "conv_grouped": "conv3-12 groups=3 | conv3-8 groups=4 stride=2",
     "conv_depthwise": "conv3-24 groups=3 | conv3-24 groups=24 act=none",
     "conv_without_bias": "conv3-4 bias=off | conv3-4 bias=off act=leaky slope=0.2",
@@ -30,6 +37,14 @@ SAMPLES = {
     "avgpool": "avgpool3 stride=2 | conv3-2",
     "avgpool_padded": "conv3-4 | avgpool3 stride=1 padding=1 | conv3-2",
     "avgpool_rounded_up": "avgpool3 stride=2 padding=1 round=up | avgpool2 round=up",
+    "pool_oblong": "conv3-4 | pool3x2 stride=2x1 padding=2x0x1x1 round=up | pool1x3 padding=0x1",
+    "pool_far_padded": "pool3 stride=2 padding=2 | pool2 stride=1 padding=0x0x1x1",
+    "avgpool_oblong": "conv3-4 | avgpool2x5 stride=1 padding=1x4x0x2 | avgpool7 stride=3 round=up",
+    "avgpool_counting": "avgpool3 stride=2 padding=1 border=zeros | conv3-2",
+    "avgpool_counting_unevenly": "avgpool3x2 padding=0x1x2x0 border=zeros round=up | conv3-2 | "
+    "avgpool5 stride=4 padding=2 border=zeros round=up",
+    "pads": "pad padding=1x0x2x3 | conv3-4 padding=0 | pad padding=2x3 border=reflect | "
+    "pad padding=0x4x3x0 border=wrap | pad padding=3 border=edge",
     "gap": "conv3-4 | gap",
     "gap_then_fc": "conv3-9 | gap | fc-6 | fc-5 | softmax",
     "lrn": "conv3-9 | lrn",

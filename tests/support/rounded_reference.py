@@ -122,9 +122,10 @@ def _computed(workload: Workload, inputs: Sequence[Real], weights: tuple[Real, .
 
 
 def _convolved(conv: Conv, x: Real, weight: Real, bias: Real) -> Real:
-    planes = torch.from_numpy(x.transpose(0, 3, 1, 2))
+    top, left, bottom, right = conv.beyond
+    planes = F.pad(torch.from_numpy(x.transpose(0, 3, 1, 2)), (left, right, top, bottom))
     kernels, offsets = torch.from_numpy(weight), torch.from_numpy(bias)
-    y = F.conv2d(planes, kernels, offsets, conv.stride, conv.padding, groups=conv.groups)
+    y = F.conv2d(planes, kernels, offsets, conv.stride, dilation=conv.dilation, groups=conv.groups)
     y = _activated(conv.act, y)
     pooled = F.max_pool2d(y, 2) if conv.pool else y
     result: Real = pooled.permute(0, 2, 3, 1).numpy()

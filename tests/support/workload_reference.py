@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from vggc.kernels.workloads import (
     Map,
     MaxPool,
     Mul,
+    Pad,
     Pointwise,
     PRelu,
     Workload,
@@ -46,13 +47,33 @@ def grouped(
     padding: Pair = (1, 1),
     halos: Pair = (1, 0),
     act: Activation | None = None,
+    dilation: Pair = (1, 1),
+    behind: Pair | None = None,
 ) -> Conv:
-    """A convolution of the map `(N, H, W, C)`; `halos` of its input and output."""
+    """A convolution of the map `(N, H, W, C)`; `halos` of its input and output. What pads below and
+    right of the map is as much as above and left of it, or `behind`.
+    """
     batch, height, width, in_channels = shape
-    op = Conv2d(channels, kernel, stride, padding, groups)
+    op = Conv2d(
+        channels=channels,
+        kernel=kernel,
+        stride=stride,
+        padding=(*padding, *(behind or padding)),
+        groups=groups,
+        dilation=dilation,
+    )
     _, *out = op.output((in_channels, height, width))
-    output = Map(batch, out[0], out[1], channels, halos[1])
-    return Conv(Map(*shape, halo=halos[0]), output, kernel, stride, padding, act, groups)
+    conv = Conv(
+        input=Map(*shape, halo=halos[0]),
+        output=Map(batch, out[0], out[1], channels, halos[1]),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        act=act,
+        groups=groups,
+        dilation=dilation,
+    )
+    return replace(conv, input=replace(conv.input, halo=max(halos[0], conv.reach)))
 
 
 def pool(
@@ -63,19 +84,31 @@ def pool(
     padding: Pair = (0, 0),
     ceil: bool = False,
     halos: Pair = (0, 0),
+    behind: Pair | None = None,
+    *,
+    counts: bool = False,
 ) -> MaxPool | AvgPool:
-    """A pool of the map `(N, H, W, C)`; `halos` of its input and output."""
+    """A pool of the map `(N, H, W, C)`; `halos` of its input and output. What pads below and right
+    of the map is as much as above and left of it, or `behind`; a mean may count it.
+    """
     batch, height, width, channels = shape
-    op = (MaxPool2d if kind is MaxPool else AvgPool2d)(kernel, stride, padding, ceil)
+    sides = (*padding, *(behind or padding))
+    op = (MaxPool2d if kind is MaxPool else AvgPool2d)(kernel, stride, sides, ceil)
     _, *out = op.output((channels, height, width))
     output = Map(batch, out[0], out[1], channels, halos[1])
-    return kind(Map(*shape, halo=halos[0]), output, kernel, stride, padding)
+    work = kind(Map(*shape, halo=halos[0]), output, kernel, stride, padding)
+    return replace(work, counted=sides[2:]) if counts and isinstance(work, AvgPool) else work
 
 
 def maps(shape: Pair, channels: tuple[int, ...], halos: tuple[int, ...]) -> tuple[Map, ...]:
     """Maps of two images with these channels and halos."""
     pairs = zip(channels, halos, strict=True)
     return tuple(Map(2, *shape, count, halo) for count, halo in pairs)
+
+
+def maps_of(source: Pair, result: Pair, halos: Pair) -> tuple[Map, Map]:
+    """Maps of two images and 19 channels, of these heights and widths and halos."""
+    return Map(2, *source, 19, halos[0]), Map(2, *result, 19, halos[1])
 
 
 GROUPED = {
@@ -96,6 +129,10 @@ GROUPED = {
     "depthwise 1×21": grouped((1, 3, 30, 17), 17, 17, (1, 21), (1, 1), (0, 10), (10, 0)),
     "depthwise of a pixel": grouped((1, 1, 1, 130), 130, 130, act=Activation("gelu")),
     "depthwise with a multiplier": grouped((1, 6, 7, 10), 30, 10, halos=(1, 1)),
+    "depthwise, dilated": grouped(
+        (1, 15, 12, 35), 70, 35, (3, 4), (2, 1), (2, 3), dilation=(2, 3), behind=(1, 6)
+    ),
+    "groups, dilated": grouped((1, 9, 8, 12), 18, 3, (3, 2), dilation=(1, 4), behind=(0, 3)),
     "depthwise without padding": grouped((1, 6, 7, 18), 18, 18, padding=(0, 0), halos=(2, 1)),
 }
 
@@ -113,6 +150,7 @@ POOLS = {
         "13×13 of a smaller map": ((1, 7, 9, 9), (13, 13), (1, 1), (6, 6), False, (0, 2)),
         "6×5, the rest a window": ((1, 9, 13, 3), (6, 5), (5, 4), (2, 1), True, (0, 1)),
         "1×30": ((1, 2, 40, 12), (1, 30), (1, 4), (0, 3), True, (1, 1)),
+        "3×2, unevenly padded": ((1, 8, 7, 33), (3, 2), (2, 1), (2, 0), True, (0, 1), (0, 1)),
         "of a pixel": ((3, 1, 1, 5), (1, 1), (1, 1), (0, 0), False, (0, 1)),
         "of a padded pixel": ((1, 1, 1, 24), (3, 3), (2, 2), (1, 1), False, (2, 0)),
         "of the whole map": ((2, 7, 7, 130), (7, 7), (1, 1), (0, 0), False, (1, 0)),
@@ -120,11 +158,22 @@ POOLS = {
     }.items()
 }
 
+POOLS["mean of padding"] = pool(
+    AvgPool, (2, 7, 9, 20), (3, 3), (2, 2), (1, 0), True, (0, 1), (1, 2), counts=True
+)
+POOLS["mean of much padding"] = pool(
+    AvgPool, (1, 6, 7, 9), (5, 4), (3, 2), (4, 3), True, (1, 0), (2, 0), counts=True
+)
+
 ELEMENTWISE: dict[str, Workload] = {
     **{name: Pointwise(*maps((5, 3), (18, 18), (1, 2)), act) for name, act in ACTIVATIONS.items()},
     "activation of a vector": Pointwise(Map(3, 1, 1, 33), Map(3, 1, 1, 33), Activation("tanh")),
     "prelu": PRelu(*maps((5, 3), (19, 19), (1, 2))),
     "prelu of a vector": PRelu(Map(1, 1, 1, 5), Map(1, 1, 1, 5)),
+    "pad": Pad(*maps_of((4, 3), (7, 9), (0, 1)), (1, 2)),
+    "pad of the edge": Pad(*maps_of((4, 3), (9, 4), (2, 0)), (1, 0), "edge"),
+    "pad by reflection": Pad(*maps_of((4, 3), (10, 6), (1, 2)), (3, 2), "reflect"),
+    "pad by wrapping around": Pad(*maps_of((4, 3), (11, 8), (0, 0)), (4, 2), "wrap"),
     "concat": Concat(maps((4, 3), (5, 16, 1), (0, 1, 2)), Map(2, 4, 3, 22, 1)),
     "concat of one": Concat(maps((2, 3), (5,), (1,)), Map(2, 2, 3, 5)),
     "concat of vectors": Concat(maps((1, 1), (7, 40), (0, 0)), Map(2, 1, 1, 47)),

@@ -2,7 +2,7 @@
 
 Source: the recurrence r' = r + (k - 1)·j, j' = j·s, b' = b - p·j over windows (Dumoulin &
 Visin 2016, section 4; Araujo et al. 2019, section 2), r, j and b being the field, the stride
-and the place of the first field in input pixels.
+and the place of the first field in input pixels, k the extent of a window, dilation included.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def receptive_fields(graph: Graph) -> tuple[Field, ...]:
         if len(node.inputs) > 1:
             before = _union([fields[read] for read in node.inputs])
         window = node.op.window(nodes[node.inputs[0]].shape)
-        (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.padding
+        (rows, columns), (down, right), (top, left, *_) = (
+            window.extent,
+            window.stride,
+            window.padding,
+        )
         height, width = before.size
         y, x = before.stride
         first_y, first_x = before.start

@@ -169,7 +169,7 @@ def columns(graph: Graph, node: Node, course: TrainingSetup) -> int:
     """
     if not (course.half and course.by_columns and isinstance(node.op, Conv2d)):
         return 0
-    if (node.op.kernel, node.op.stride, node.op.padding) == ((1, 1), (1, 1), (0, 0)):
+    if (node.op.kernel, node.op.stride, node.op.padding) == ((1, 1), (1, 1), (0, 0, 0, 0)):
         return 0  # the input is what it would be unfolded to
     channels = graph.source(node)[0] // node.op.groups
     return HALF * course.images * channels * prod(node.op.kernel) * prod(node.shape[1:])

@@ -15,9 +15,9 @@ from vggc.ir.ops import (
     Linear,
     MaxPool2d,
     Op,
+    Pad2d,
     Pair,
     PRelu,
-    describe,
 )
 
 
@@ -78,21 +78,32 @@ def manner(ops: tuple[Op, ...]) -> set[str]:
     return found
 
 
-def steps_of(op: Op) -> list[str]:
-    """Words for the stride and the groups of an op's window, where they are not the usual ones."""
+def steps_of(ops: tuple[Op, ...]) -> list[str]:
+    """Words for stride, dilation, groups and border of the window of a layer, given by its ops,
+    where they are not the usual ones.
+    """
+    return [word for op in ops for word in _steps_of(op)]
+
+
+def _steps_of(op: Op) -> list[str]:
     match op:
-        case Conv2d(stride=stride, groups=groups):
-            words = [f"stride={one(stride)}"] if stride != (1, 1) else []
-            return [*words, f"groups={groups}"] if groups != 1 else words
-        case MaxPool2d(kernel=kernel, stride=stride) | AvgPool2d(kernel=kernel, stride=stride):
-            return [f"stride={one(stride)}"] if stride != kernel else []
+        case Conv2d():
+            words = [f"stride={one(op.stride)}"] if op.stride != (1, 1) else []
+            words += [f"dilation={one(op.dilation)}"] if op.dilation != (1, 1) else []
+            return [*words, f"groups={op.groups}"] if op.groups != 1 else words
+        case MaxPool2d() | AvgPool2d():
+            words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []
+            counts = isinstance(op, AvgPool2d) and op.counts_padding and any(op.padding)
+            return [*words, "border=zeros"] if counts else words
+        case Pad2d(border=border):
+            return [f"border={border}"] if border != "zeros" else []
         case _:
             return []
 
 
 def one(pair: Pair) -> str:
-    """A pair as one number where both are the same."""
-    return str(pair[0]) if pair[0] == pair[1] else describe(pair)
+    """A pair as the language writes it: one number where both are the same, otherwise `1x7`."""
+    return str(pair[0]) if pair[0] == pair[1] else "x".join(map(str, pair))
 
 
 def _steps(items: tuple[OutlineItem, ...]) -> Iterator[OutlineStep]:

@@ -19,6 +19,7 @@ from vggc.ir.ops import (
     Add,
     AvgPool2d,
     BatchNorm,
+    Border,
     Concat,
     Conv2d,
     Dropout,
@@ -29,9 +30,11 @@ from vggc.ir.ops import (
     LocalResponseNorm,
     MaxPool2d,
     Mul,
+    Pad2d,
     PRelu,
     Scale,
     Shape,
+    Sides,
     Softmax,
 )
 from vggc.ir.weights import Weights
@@ -190,15 +193,20 @@ class _Writer:
             self.emit(kind, [*reads, *roles], output, **attributes)
 
         match node.op:
-            case Conv2d(kernel=kernel, stride=stride, padding=padding, groups=groups):
-                pads = [*padding, *padding]
-                make("Conv", kernel_shape=kernel, strides=stride, pads=pads, group=groups)
+            case Conv2d() as conv:
+                window = {"kernel_shape": conv.kernel, "strides": conv.stride}
+                dilated = {"dilations": conv.dilation} if conv.dilation != (1, 1) else {}
+                make("Conv", **window, **dilated, pads=conv.padding, group=conv.groups)
             case Linear():
                 make("Gemm", transB=1)
             case MaxPool2d():
                 make("MaxPool", **self.placed(node, node.op))
             case AvgPool2d():
-                make("AveragePool", count_include_pad=0, **self.placed(node, node.op))
+                self.average(node, node.op, reads, output)
+            case Pad2d(padding=padding, border="wrap"):
+                self.wrap(node, padding, reads[0], output)
+            case Pad2d(padding=padding, border=border):
+                self.pad(f"{node.name}.padding", padding, border, reads[0], output)
             case GlobalAvgPool():
                 means = self.emit("GlobalAveragePool", reads, f"{node.name}.means")
                 self.emit("Flatten", [means], output, axis=1)
@@ -276,14 +284,55 @@ class _Writer:
         """The attributes that say where the windows of a pool lie, the last one's overhang written
         out.
         """
-        sizes, counts = self.graph.source(node)[1:], node.shape[1:]
-        ends = [
-            max(0, (count - 1) * stride + kernel - size - padding)
-            for count, stride, kernel, size, padding in zip(
-                counts, op.stride, op.kernel, sizes, op.padding, strict=True
-            )
-        ]
-        return {"kernel_shape": op.kernel, "strides": op.stride, "pads": [*op.padding, *ends]}
+        pads = [max(0, far) for far in self.reach(node, op)]
+        return {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
+
+    def reach(self, node: Node, op: MaxPool2d | AvgPool2d) -> Sides:
+        """How far the windows of a pool reach beyond each side of what it reads."""
+        source, (_, *count) = self.graph.source(node), node.shape
+        return op.window(source).beyond((source[1], source[2]), (count[0], count[1]))
+
+    def average(self, node: Node, op: AvgPool2d, reads: list[str], output: str) -> None:
+        """A mean. What reaches beyond padding that is counted is not counted, which ONNX's own
+        attribute cannot say: there the padding is a node by itself.
+        """
+        placed = self.placed(node, op)
+        further = [max(0, a - b) for a, b in zip(self.reach(node, op), op.padding, strict=True)]
+        if op.counts_padding and any(further):
+            name = f"{node.name}.padded"
+            reads = [self.pad(f"{node.name}.padding", op.padding, "zeros", reads[0], name)]
+            placed |= {"pads": further}
+        counted = int(op.counts_padding and not any(further))
+        self.emit("AveragePool", reads, output, count_include_pad=counted, **placed)
+
+    def pad(self, name: str, padding: Sides, border: Border, read: str, output: str) -> str:
+        """A map with rows and columns around it."""
+        top, left, bottom, right = padding
+        pads = self.numbers(name, (0, 0, top, left, 0, 0, bottom, right))
+        mode = "constant" if border == "zeros" else border
+        return self.emit("Pad", [read, pads], output, mode=mode)
+
+    def wrap(self, node: Node, padding: Sides, read: str, output: str) -> None:
+        """A map with itself around it, first above and below, then left and right: `Pad` wraps
+        around from opset 19 on only.
+        """
+        for axis, ends in ((2, padding[0::2]), (3, padding[1::2])):
+            name = output if axis == 3 else f"{node.name}.rows"
+            extent = self.graph.source(node)[axis - 1]
+            cuts = {"before": (extent - ends[0], extent), "behind": (0, ends[1])}
+            found = {
+                side: self.cut(f"{node.name}.{axis}.{side}", read, axis, *cut)
+                for side, cut in cuts.items()
+                if cut[0] < cut[1]
+            }
+            parts = [found.get("before"), read, found.get("behind")]
+            read = self.emit("Concat", [*filter(None, parts)], name, axis=axis)
+
+    def cut(self, name: str, read: str, axis: int, start: int, end: int) -> str:
+        """Some rows or columns of a map."""
+        limits = {"starts": start, "ends": end, "axes": axis}
+        operands = [self.numbers(f"{name}.{key}", [value]) for key, value in limits.items()]
+        return self.emit("Slice", [read, *operands], name)
 
     def along(self, node: Node, values: np.ndarray) -> np.ndarray:
         """One number for each channel, in a shape that spreads over what the node gives."""

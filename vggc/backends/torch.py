@@ -22,6 +22,7 @@ from vggc.ir.ops import (
     Add,
     AvgPool2d,
     BatchNorm,
+    Border,
     Concat,
     Conv2d,
     Dropout,
@@ -33,9 +34,12 @@ from vggc.ir.ops import (
     MaxPool2d,
     Mul,
     Op,
+    Pad2d,
     PRelu,
     Scale,
+    Sides,
     Softmax,
+    Window,
 )
 from vggc.ir.weights import Weights
 
@@ -176,15 +180,16 @@ def _apply(
     match op:
         case Input():
             return x
-        case Conv2d(stride=stride, padding=padding, groups=groups):
-            bias = weights.get("bias")
-            return F.conv2d(x, weights["weight"], bias, stride, padding, groups=groups)
+        case Conv2d():
+            return _convolved(op, x, weights["weight"], weights.get("bias"))
         case Linear():
             return F.linear(x, weights["weight"], weights.get("bias"))
-        case MaxPool2d(kernel=kernel, stride=stride, padding=padding, ceil=ceil):
-            return F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
-        case AvgPool2d(kernel=kernel, stride=stride, padding=padding, ceil=ceil):
-            return F.avg_pool2d(x, kernel, stride, padding, ceil, count_include_pad=False)
+        case MaxPool2d():
+            return _largest(op, x)
+        case AvgPool2d():
+            return _averaged(op, x)
+        case Pad2d(padding=padding, border=border):
+            return _padded(x, padding, border)
         case GlobalAvgPool():
             return x.mean(dim=(2, 3))
         case BatchNorm(eps=eps, momentum=momentum):
@@ -216,6 +221,72 @@ def _apply(
             return _product(reads)
         case _:
             assert_never(op)
+
+
+PAD_MODES: dict[Border, str] = {
+    "zeros": "constant",
+    "edge": "replicate",
+    "reflect": "reflect",
+    "wrap": "circular",
+}
+"""What torch calls each border."""
+
+
+def _padded(x: Tensor, padding: Sides, border: Border = "zeros", fill: float = 0.0) -> Tensor:
+    """Maps with padding, which cuts off where it is below zero; `fill` stands for its zeros."""
+    top, left, bottom, right = padding
+    value = fill if border == "zeros" else None
+    return F.pad(x, (left, right, top, bottom), PAD_MODES[border], value)
+
+
+def _convolved(op: Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution. torch pads before a map as behind it: what is uneven is padded beforehand."""
+    even = op.padding[:2] == op.padding[2:]
+    before = op.padding[:2] if even else (0, 0)
+    x = x if even else _padded(x, op.padding)
+    return F.conv2d(x, weight, bias, op.stride, before, op.dilation, op.groups)
+
+
+def _pooled_by_torch(window: Window) -> bool:
+    """Whether torch's pools take the padding of a window: even, and at most half of the window."""
+    return window.is_even and all(
+        2 * before <= size for before, size in zip(window.padding[:2], window.kernel, strict=True)
+    )
+
+
+def _largest(op: MaxPool2d, x: Tensor) -> Tensor:
+    window = op.window(tuple(x.shape[1:]))
+    if _pooled_by_torch(window):
+        return F.max_pool2d(x, op.kernel, op.stride, op.padding[:2], ceil_mode=op.ceil)
+    return F.max_pool2d(_padded(x, _reach(op, x), fill=-math.inf), op.kernel, op.stride)
+
+
+def _averaged(op: AvgPool2d, x: Tensor) -> Tensor:
+    window, counts = op.window(tuple(x.shape[1:])), op.counts_padding
+    if _pooled_by_torch(window):
+        before = op.padding[:2]
+        return F.avg_pool2d(x, op.kernel, op.stride, before, op.ceil, count_include_pad=counts)
+    sums = F.avg_pool2d(_padded(x, _reach(op, x)), op.kernel, op.stride, divisor_override=1)
+    rows, columns = (
+        _counts(op, axis, x.shape[2 + axis], sums.shape[2 + axis]) for axis in range(2)
+    )
+    return sums / torch.outer(rows, columns).to(sums)
+
+
+def _reach(op: MaxPool2d | AvgPool2d, x: Tensor) -> Sides:
+    """How far the windows of a pool reach beyond each side of a map."""
+    shape = tuple(x.shape[1:])
+    _, *size = shape
+    _, *count = op.output(shape)
+    return op.window(shape).beyond((size[0], size[1]), (count[0], count[1]))
+
+
+def _counts(op: AvgPool2d, axis: int, extent: int, count: int) -> Tensor:
+    """What each of so many windows counts along an axis of a map."""
+    before, behind = op.padding[axis], op.padding[2 + axis]
+    first, last = (-before, extent + behind) if op.counts_padding else (0, extent)
+    starts = torch.arange(count) * op.stride[axis] - before
+    return (starts + op.kernel[axis]).clamp(max=last) - starts.clamp(min=first)
 
 
 def _normalised(

@@ -336,7 +336,7 @@ class _Words:
     def word(self, step: OutlineStep) -> str:
         """A layer, with what of it is out of the ordinary."""
         row, op = step.row, step.ops[0]
-        said = " ".join([*steps_of(op), *self.traits.manner(step)])
+        said = " ".join([*steps_of(step.ops), *self.traits.manner(step)])
         match op:
             case MaxPool2d(kernel=kernel) | AvgPool2d(kernel=kernel):
                 kind = "maxpool" if isinstance(op, MaxPool2d) else "avgpool"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
 
@@ -19,6 +19,13 @@ MAX_TOLD = 6
 
 Shape: TypeAlias = tuple[int, ...]
 Pair: TypeAlias = tuple[int, int]
+"""Rows and columns."""
+Sides: TypeAlias = tuple[int, int, int, int]
+"""Top, left, bottom and right."""
+
+Border: TypeAlias = Literal["zeros", "edge", "reflect", "wrap"]
+"""What lies around a map: zeros; the pixel of its edge that is nearest; its reflection, in which
+the edge is not repeated; or the map again, as if it were the next one."""
 
 
 class Misfit(Exception):
@@ -59,11 +66,51 @@ class Weight:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of the input that one output position sees, in input positions, per axis."""
+    """The part of the input that one output position sees, in input positions, per axis: `kernel`
+    elements, each `dilation` positions behind the one before.
+    """
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
+    padding: Sides = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def extent(self) -> Pair:
+        """The rows and columns from the first element to the last, both included."""
+        rows, columns = (
+            apart * (size - 1) + 1 for size, apart in zip(self.kernel, self.dilation, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def is_even(self) -> bool:
+        """Whether there is as much padding before the map as behind it."""
+        return self.padding[:2] == self.padding[2:]
+
+    def beyond(self, size: Pair, count: Pair) -> Sides:
+        """How far so many rows and columns of windows reach beyond each side of a map of this size;
+        below zero where they end inside it.
+        """
+        before = self.padding[:2]
+        bottom, right = (
+            (number - 1) * step + length - first - extent
+            for number, step, length, first, extent in zip(
+                count, self.stride, self.extent, before, size, strict=True
+            )
+        )
+        return (*before, bottom, right)
+
+
+def around(rows: int, columns: int) -> Sides:
+    """Padding of as many rows above as below, and of as many columns left as right."""
+    return rows, columns, rows, columns
+
+
+def padded(size: Pair, padding: Sides) -> Pair:
+    """Height and width of a map with padding."""
+    top, left, bottom, right = padding
+    return size[0] + top + bottom, size[1] + left + right
 
 
 class _Op:
@@ -132,9 +179,10 @@ class Conv2d(_Op):
     channels: int
     kernel: Pair
     stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
+    padding: Sides = (0, 0, 0, 0)
     groups: int = 1
     bias: bool = True
+    dilation: Pair = (1, 1)
     stored = True
 
     def output(self, x: Shape, *others: Shape) -> Shape:
@@ -149,10 +197,13 @@ class Conv2d(_Op):
         return (weight, Weight("bias", (self.channels,))) if self.bias else (weight,)
 
     def window(self, x: Shape) -> Window:
-        return Window(self.kernel, self.stride, self.padding)
+        return Window(self.kernel, self.stride, self.padding, self.dilation)
 
     def macs(self, x: Shape) -> int:
         return prod(self.output(x)) * (x[0] // self.groups) * prod(self.kernel)
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return super().saved(element, x) + _copied(self.window(x), x) * element
 
 
 @dataclass(frozen=True)
@@ -183,12 +234,13 @@ class _Pool2d(_Op):
     """A pool: windows over each channel.
 
     With `ceil` a last window that begins inside the map, or its padding on the left, and
-    ends beyond it counts as one; without, it is left out.
+    ends beyond it counts as one; without, it is left out. Padding is less than the window on
+    each side, so that every window overlaps the map.
     """
 
     kernel: Pair
     stride: Pair
-    padding: Pair = (0, 0)
+    padding: Sides = (0, 0, 0, 0)
     ceil: bool = False
     stored = True
 
@@ -199,6 +251,9 @@ class _Pool2d(_Op):
     def window(self, x: Shape) -> Window:
         return Window(self.kernel, self.stride, self.padding)
 
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return super().saved(element, x) + _copied(self.window(x), x) * element
+
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
@@ -206,12 +261,46 @@ class MaxPool2d(_Pool2d):
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         index = 8  # the place of each maximum, as torch keeps it
-        return prod(self.output(x)) * (element + index)
+        return super().saved(element, x) + prod(self.output(x)) * index
 
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool2d):
-    """The mean over each window; what lies beyond the border is neither summed nor counted."""
+    """The mean over each window; what lies beyond the border is neither summed nor counted.
+
+    With `counts_padding` the padding is counted, as zeros; what a last window has beyond it is
+    not.
+    """
+
+    counts_padding: bool = False
+
+
+@dataclass(frozen=True)
+class Pad2d(_Op):
+    """A map with rows and columns around it, `(C, H, W)` to `(C, top + H + bottom, left + W +
+    right)`.
+    """
+
+    padding: Sides
+    border: Border = "zeros"
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, height, width = _map(x)
+        for axis, (extent, what) in enumerate(((height, "rows"), (width, "columns"))):
+            wanted = max(self.padding[axis::2])
+            most = {"reflect": extent - 1, "wrap": extent}.get(self.border, wanted)
+            if wanted > most:
+                how = "reflected" if self.border == "reflect" else "wrapped around"
+                raise Misfit(
+                    f"{wanted} {what} of padding cannot be {how} from a map of {extent}: "
+                    f"{most} can at most",
+                    "pad less, give the net a larger input, or use `border=edge`",
+                )
+        return (channels, *padded((height, width), self.padding))
+
+    def window(self, x: Shape) -> Window:
+        return Window(padding=self.padding)
 
 
 @dataclass(frozen=True)
@@ -474,6 +563,7 @@ Op: TypeAlias = (
     | Linear
     | MaxPool2d
     | AvgPool2d
+    | Pad2d
     | GlobalAvgPool
     | BatchNorm
     | Scale
@@ -510,18 +600,30 @@ def _map(x: Shape) -> tuple[int, int, int]:
     return x[0], x[1], x[2]
 
 
+def _copied(window: Window, x: Shape) -> int:
+    """The values of the copy of an input that is made where its padding is uneven."""
+    return 0 if window.is_even else x[0] * prod(padded((x[1], x[2]), window.padding))
+
+
 def _slide(window: Window, size: Pair, ceil: bool = False) -> Pair:
     """How many positions a window has along each axis, the rest rounded down unless `ceil`."""
-    spare = [n + 2 * p - k for n, k, p in zip(size, window.kernel, window.padding, strict=True)]
+    room = padded(size, window.padding)
+    spare = [n - length for n, length in zip(room, window.extent, strict=True)]
     if min(spare) < 0:
+        dilated = ""
+        hint = "give the net a larger input, or take away a `pool` before it"
+        if window.dilation != (1, 1):
+            dilated = f", which its dilation makes {describe(window.extent)},"
+            hint = f"dilate it less, leave `padding` out, or {hint}"
         raise Misfit(
-            f"its {describe(window.kernel)} window is larger than the {describe(size)} map",
-            "give the net a larger input, or take away a `pool` before it",
+            f"its {describe(window.kernel)} window{dilated} is larger than the {describe(size)} "
+            "map",
+            hint,
         )
     rows, columns = (
-        _positions(rest, stride, length + padding, ceil)
-        for rest, stride, length, padding in zip(
-            spare, window.stride, size, window.padding, strict=True
+        _positions(rest, stride, length + before, ceil)
+        for rest, stride, length, before in zip(
+            spare, window.stride, size, window.padding[:2], strict=True
         )
     )
     return rows, columns

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vggc.ir.ops import Activation, Pair
+from vggc.ir.ops import Activation, Pair, Window
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
@@ -25,6 +25,7 @@ from vggc.kernels.workloads import (
     Map,
     MaxPool,
     Mul,
+    Pad,
     Pointwise,
     PRelu,
     Softmax,
@@ -48,7 +49,7 @@ def reference(
     match workload:
         case Conv():
             weight, bias = weights
-            y = activate(workload.act, _products(workload, x, weight) + bias)
+            y = activate(workload.act, products(workload, x, weight) + bias)
             return halved(y, workload.output) if workload.pool else y
         case Dense(source=source):
             weight, bias = weights
@@ -56,6 +57,8 @@ def reference(
             return activate(workload.act, rows @ weight.T + bias)
         case MaxPool() | AvgPool():
             return _pooled(workload, x)
+        case Pad():
+            return _padded(workload, x)
         case Lrn(size=size, alpha=alpha, beta=beta, k=k):
             before = size // 2
             squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
@@ -92,9 +95,11 @@ def activate(act: Activation | None, x: Exact) -> Exact:
     return np.array([meaning(each, slope) for each in x.ravel().tolist()]).reshape(x.shape)
 
 
-def windows(x: Exact, kernel: Pair, stride: Pair) -> Exact:
+def windows(x: Exact, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Exact:
     """The windows of a map `(N, H, W, C)` as `(N, H', W', C, kh, kw)`."""
-    return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
+    extent = Window(kernel, dilation=dilation).extent
+    found = sliding_window_view(x, extent, axis=(1, 2))[:, :: stride[0], :: stride[1]]
+    return found[..., :: dilation[0], :: dilation[1]]
 
 
 def halved(y: Exact, out: Map) -> Exact:
@@ -104,13 +109,19 @@ def halved(y: Exact, out: Map) -> Exact:
     return _exact(blocks.max((2, 4)))
 
 
-def _products(conv: Conv, x: Exact, weight: NDArray[Any]) -> Exact:
+def products(conv: Conv, x: Exact, weight: NDArray[Any]) -> Exact:
     """The sums of a convolution, each group of channels by itself."""
-    (top, left), groups = conv.padding, conv.groups
-    padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+    top, left, bottom, right = (max(0, side) for side in conv.beyond)
+    groups = conv.groups
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     pairs = zip(np.split(padded, groups, axis=3), np.split(weight, groups), strict=True)
     sums = [
-        np.einsum("nyxcij,kcij->nyxk", windows(part, conv.kernel, conv.stride), own, optimize=True)
+        np.einsum(
+            "nyxcij,kcij->nyxk",
+            windows(part, conv.kernel, conv.stride, conv.dilation),
+            own,
+            optimize=True,
+        )
         for part, own in pairs
     ]
     return np.concatenate(sums, axis=3)
@@ -124,8 +135,24 @@ def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:
         top = i * pool.stride[0] - pool.padding[0]
         left = j * pool.stride[1] - pool.padding[1]
         bottom, right = top + pool.kernel[0], left + pool.kernel[1]
-        y[:, i, j] = combine(x[:, max(top, 0) : bottom, max(left, 0) : right], axis=(1, 2))
+        window = x[:, max(top, 0) : bottom, max(left, 0) : right]
+        y[:, i, j] = combine(window, axis=(1, 2))
+        if isinstance(pool, AvgPool) and pool.counted:
+            ends = np.add(x.shape[1:3], pool.counted)
+            count = (min(bottom, ends[0]) - top) * (min(right, ends[1]) - left)
+            y[:, i, j] = window.sum((1, 2)) / count
     return y
+
+
+def _padded(pad: Pad, x: Exact) -> Exact:
+    """A map with rows and columns around it; numpy says `edge`, `reflect` and `wrap`, too."""
+    before, after = pad.padding, (pad.output.height, pad.output.width)
+    sides = [
+        (first, whole - extent - first)
+        for first, whole, extent in zip(before, after, x.shape[1:3], strict=True)
+    ]
+    mode: Any = "constant" if pad.border == "zeros" else pad.border
+    return _exact(np.pad(x, ((0, 0), *sides, (0, 0)), mode))
 
 
 def _exact(values: Any) -> Exact:

@@ -14,7 +14,8 @@ from vggc.kernels.workloads import AvgPool, MaxPool
 class WindowAxis:
     """`positions` windows of `kernel` elements along an axis of `extent` elements.
 
-    They start at `-padding`, and each overlaps the axis.
+    They start at `-padding`, and each overlaps the axis. Where `counted` is there, what is before
+    the axis and so many elements behind it count in a mean, as zeros.
     """
 
     kernel: int
@@ -22,6 +23,7 @@ class WindowAxis:
     padding: int
     extent: int
     positions: int
+    counted: int | None = None
 
     @property
     def overhangs(self) -> bool:
@@ -56,6 +58,15 @@ class WindowAxis:
         first = T.max(start, 0)
         return first, T.min(start + self.kernel, self.extent) - first
 
+    def count(self, position: Expr) -> Expr | int:
+        """How many elements of window `position` count in its mean."""
+        if self.counted is None:
+            return self.span(position)[1]
+        if self._last_end <= self.extent + self.counted:
+            return self.kernel
+        start = self.start(position)
+        return T.min(start + self.kernel, self.extent + self.counted) - start
+
     @property
     def _last_end(self) -> int:
         return (self.positions - 1) * self.stride - self.padding + self.kernel
@@ -63,16 +74,17 @@ class WindowAxis:
 
 def axes(pool: MaxPool | AvgPool) -> tuple[WindowAxis, WindowAxis]:
     """Where the windows of a pool lie along rows and along columns."""
+    return _axis(pool, 0), _axis(pool, 1)
+
+
+def _axis(pool: MaxPool | AvgPool, axis: int) -> WindowAxis:
     source, out = pool.input, pool.output
-    rows, columns = (
-        WindowAxis(*each)
-        for each in zip(
-            pool.kernel,
-            pool.stride,
-            pool.padding,
-            (source.height, source.width),
-            (out.height, out.width),
-            strict=True,
-        )
+    counted = pool.counted if isinstance(pool, AvgPool) else None
+    return WindowAxis(
+        kernel=pool.kernel[axis],
+        stride=pool.stride[axis],
+        padding=pool.padding[axis],
+        extent=(source.height, source.width)[axis],
+        positions=(out.height, out.width)[axis],
+        counted=counted[axis] if counted else None,
     )
-    return rows, columns

@@ -21,7 +21,7 @@ from math import inf, lcm
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
 from vggc.ir import ops
-from vggc.ir.ops import Activation, Op, Pair, Shape
+from vggc.ir.ops import Activation, Border, Op, Pair, Shape, Sides, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,8 +155,8 @@ class Conv(_OneInput):
 
     Reads the input map, the packed weight and the bias `(K,)`; writes the output map. With
     `pool` that holds the largest of each 2×2 pixels; a last odd row or column is left out.
-    Guaranteed: `input.halo >= max(padding)`; where it pools, it has one group and the activation
-    never falls.
+    Windows begin at `-padding`, their elements are `dilation` apart. Guaranteed: `input.halo >=
+    reach`; where it pools, it has one group and the activation never falls.
 
     With a tf32, float16 or bfloat16 input the weight is of that format, too; with a uint8 one it is
     int8, and the scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)`
@@ -172,9 +172,23 @@ class Conv(_OneInput):
     act: Activation | None = None
     groups: int = 1
     pool: bool = False
+    dilation: Pair = (1, 1)
 
     def __post_init__(self) -> None:
         assert self.groups == 1 or not self.pool
+
+    @property
+    def beyond(self) -> Sides:
+        """How far windows reach beyond each side of the input map; below zero where they end
+        inside it.
+        """
+        window = Window(self.kernel, self.stride, (*self.padding, 0, 0), self.dilation)
+        return window.beyond((self.input.height, self.input.width), self.grid)
+
+    @property
+    def reach(self) -> int:
+        """The halo that windows need: how far they reach beyond the side where that is furthest."""
+        return max(0, *self.beyond)
 
     @property
     def grid(self) -> Pair:
@@ -253,7 +267,9 @@ class MaxPool(_OneInput):
 class AvgPool(_OneInput):
     """Mean over windows; what lies beyond the map's border is neither summed nor counted.
 
-    Windows are placed as in `MaxPool`. A global pool is a window as large as the map.
+    Windows are placed as in `MaxPool`. A global pool is a window as large as the map. Where
+    `counted` is there, zeros around the map count: all before it, and so many rows below and
+    columns right of it.
     """
 
     keeps_sign = True
@@ -262,6 +278,18 @@ class AvgPool(_OneInput):
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
+    counted: Pair | None = None
+
+
+@dataclass(frozen=True)
+class Pad(_OneInput):
+    """The map with rows and columns around it, of which so many above and left of it."""
+
+    keeps_sign = True
+    input: Map
+    output: Map
+    padding: Pair
+    border: Border = "zeros"
 
 
 @dataclass(frozen=True)
@@ -406,6 +434,7 @@ Workload: TypeAlias = (
     | Dense
     | MaxPool
     | AvgPool
+    | Pad
     | Lrn
     | Pointwise
     | PRelu
@@ -427,11 +456,22 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
     source = inputs[0]
     match op:
         case ops.MaxPool2d(kernel=kernel, stride=stride, padding=padding):
-            return MaxPool(source, output, kernel, stride, padding)
+            return MaxPool(source, output, kernel, stride, padding[:2])
         case ops.AvgPool2d(kernel=kernel, stride=stride, padding=padding):
-            return AvgPool(source, output, kernel, stride, padding)
+            counted = padding[2:] if op.counts_padding and any(padding) else None
+            return AvgPool(
+                input=source,
+                output=output,
+                kernel=kernel,
+                stride=stride,
+                padding=padding[:2],
+                counted=counted,
+            )
+        case ops.Pad2d(padding=(top, left, _, _), border=border):
+            return Pad(source, output, (top, left), border)
         case ops.GlobalAvgPool():
-            return AvgPool(source, output, (source.height, source.width), (1, 1))
+            whole = source.height, source.width
+            return AvgPool(input=source, output=output, kernel=whole, stride=(1, 1))
         case ops.LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
             return Lrn(input=source, output=output, size=size, alpha=alpha, beta=beta, k=k)
         case Activation():

@@ -43,6 +43,16 @@ class MissingWidth(Diagnostic):
     suggestion: str
 
 
+class MissingLayerOption(Diagnostic):
+    title = "`{word}` does not say `{key}`"
+    label = "it must be given: {what}"
+    help = "write `{suggestion}`"
+    word: str
+    key: str
+    what: str
+    suggestion: str
+
+
 class UnwantedNumber(Diagnostic):
     title = "`{kind}` takes no {what}"
     label = "`{number}` means nothing here"

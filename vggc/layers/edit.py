@@ -620,8 +620,8 @@ def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -
     word = layer.word
     if "width" in new and "width" in kind.params():
         word = re.sub(r"-[0-9]+$", "", word)
-    if "size" in new and "size" in kind.params():
-        word = re.sub(r"[0-9]+(?=-|$)", "", word, count=1) if word not in BY_WORD else word
+    if "size" in new and "size" in kind.params() and word not in BY_WORD:
+        word = re.sub(r"[0-9]+(x[0-9]+)?(?=-|$)", "", word, count=1)
     said = {option.key: str(option.value) for option in options}
     kept = tuple(
         new.pop(option.key, option)
@@ -685,7 +685,12 @@ def _matcher(net: Net, word: str) -> Callable[[_Occurrence], bool]:
 
 def _numbers(net: Net, kind: type[Kind]) -> Callable[[Layer], dict[str, object]]:
     """Tells what the size and the width of a layer of a kind are, whoever says so."""
-    general: dict[str, object] = {**kind.defaults()}
+    params = kind.params()
+    general: dict[str, object] = {
+        key: written(params[key].kind, default)
+        for key, default in kind.defaults().items()
+        if default is not None
+    }
     said = defaults_in(net.statements).items()
     general |= {key: str(option.value) for (of, key), option in said if of == kind.name}
 
@@ -705,7 +710,14 @@ def _said(layer: Layer) -> dict[str, str]:
 
 
 def _same_number(found: object, wanted: str) -> bool:
-    return str(found).lstrip("0") == wanted.lstrip("0")
+    """Whether what a layer says is what is wanted: `3` and `3x3` are the same."""
+    return _extents(str(found)) == _extents(wanted)
+
+
+def _extents(text: str) -> tuple[str, ...]:
+    """Rows and columns as they are written, twice the number where it is one."""
+    numbers = tuple(number.lstrip("0") for number in re.split("[x×]", text))
+    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def _none_like(

@@ -335,7 +335,7 @@ class _Reader:
         self.before = len(self.found)
 
     def number(self, key: str, digits: str, span: Span) -> None:
-        """A number inside the word."""
+        """What the word says itself: a number, or rows and columns."""
         if not digits:
             return
         if key not in self.kind.params():
@@ -346,7 +346,9 @@ class _Reader:
             )
             return
         # Nineteen digits are out of every range; thousands would stop int() itself.
-        self._take(key, ast.Number(int(digits[:19]), span=span), span)
+        numbers = tuple(int(each[:19]) for each in digits.split("x"))
+        one = ast.Number(numbers[0], span=span)
+        self._take(key, one if len(numbers) == 1 else ast.Dims(numbers, span=span), span)
 
     def _meant(self, key: str, digits: str) -> str:
         """The word with its number where the kind does take one: `fc-10` for `fc10`."""
@@ -434,7 +436,16 @@ class _Reader:
         required = self.kind.params().keys() - self.kind.defaults().keys()
         missing = required - self.values.keys()
         word = self.layer.word
-        if "size" in missing:
+        options = missing - {"size", "width"}
+        if options:
+            key = min(options)
+            what = self.kind.params()[key].doc
+            said = next(part for part in self.kind.example.split() if part.startswith(f"{key}="))
+            suggestion = f"{word} {said}"
+            self.found.append(
+                diagnostics.MissingLayerOption(word, key, what, suggestion, place=self.word)
+            )
+        elif "size" in missing:
             width = self.values.get("width") or 64
             what, example = "kernel size", f"{self.kind.name}3-{width}"
             self.found.append(
@@ -464,7 +475,7 @@ def split_word(word: str) -> tuple[str, str, str] | None:
     """Kind, size and width in a layer's word, `conv`, `3` and `64` of `conv3-64`; "" for what it
     leaves out.
     """
-    parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", word)
+    parts = re.fullmatch(r"([^\W\d]+)((?:[0-9]+(?:x[0-9]+)?)?)(?:-([0-9]+))?", word)
     if parts is None:
         return None
     kind, size, width = parts.groups("")
@@ -474,7 +485,7 @@ def split_word(word: str) -> tuple[str, str, str] | None:
 def kind_of(word: str) -> type[Kind] | None:
     """The kind that a layer's word names, `conv` in `conv3-64`; None where it names none."""
     stem = word.partition("-")[0]
-    return BY_WORD.get(stem) or BY_WORD.get(stem.rstrip("0123456789"))
+    return BY_WORD.get(stem) or BY_WORD.get(re.sub(r"[0-9]+(x[0-9]+)?$", "", stem))
 
 
 def _other_option(kind: type[Kind], key: str) -> str:
@@ -490,8 +501,7 @@ def word_span(layer: ast.Layer) -> Span:
     """The place of a layer's word; of all of its text where an edit has given it another word
     since.
     """
-    after_name = 0 if layer.name is None else layer.span.text.index(":")
-    start = layer.span.text.find(layer.word, after_name)
+    start = layer.word_start
     return layer.span if start < 0 else layer.span.part(start, start + len(layer.word))
 
 
@@ -499,8 +509,8 @@ def _malformed(word: str, span: Span) -> Diagnostic:
     hint = ""
     if repeat := re.fullmatch(r"(.+-[0-9]+)[x×]([0-9]+)", word):
         hint = f"to repeat it write `{repeat[1]} ×{repeat[2]}`"
-    elif square := re.fullmatch(r"([^\W\d]+)([0-9]+)x\2(-.*)?", word):
-        hint = f"kernels are square: write `{square[1]}{square[2]}{square[3] or ''}`"
+    elif several := re.fullmatch(r"([^\W\d]+[0-9]+x[0-9]+)(?:x[0-9]+)+(-[0-9]+)?", word):
+        hint = f"a window has rows and columns: `{several[1]}{several[2] or ''}`"
     elif word.endswith("-"):
         hint = "a number is missing behind the hyphen"
     elif named := re.fullmatch(r".+-([^\W\d]\w*)", word):
@@ -729,5 +739,5 @@ def _given_twice(option: ast.Option, first: Span) -> Diagnostic:
 
 def _word_in(layer: Layer) -> Span:
     """The word of a layer in its text; all of it where an edit has given it another."""
-    start = layer.span.text.find(layer.text)
+    start = ast.plain_word(layer.span.text).find(layer.text)
     return layer.span if start < 0 else layer.span.part(start, start + len(layer.text))

@@ -1,18 +1,18 @@
 """The vocabulary: what each word for a layer takes, and the core ops that it stands for.
 
-A kind is a frozen dataclass. Its fields are its signature: `size` is the number in the
-word (the 3 of `conv3-64`), `width` the one behind the hyphen, every other field an
-option. `expand` turns one into core ops, each with the suffix of its node's name; a kind
-that joins paths says instead with what op it joins them.
+A kind is a frozen dataclass. Its fields are its signature: `size` is what the word says of
+rows and columns (the 3 of `conv3-64`, the 1x7 of `conv1x7-64`), `width` the number behind the
+hyphen, every other field an option. `expand` turns one into core ops, each with the suffix of its
+node's name; a kind that joins paths says instead with what op it joins them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from functools import cache
 from math import log10
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
 from vggc.ir.ops import (
@@ -20,6 +20,7 @@ from vggc.ir.ops import (
     Add,
     AvgPool2d,
     BatchNorm,
+    Border,
     Concat,
     Conv2d,
     Dropout,
@@ -30,12 +31,16 @@ from vggc.ir.ops import (
     MaxPool2d,
     Mul,
     Op,
+    Pad2d,
+    Pair,
     PRelu,
     Scale,
     Shape,
+    Sides,
     Softmax,
+    Window,
 )
-from vggc.syntax.values import Flag, OneOf, Real, WholeNumber
+from vggc.syntax.values import Extents, Flag, OneOf, PaddingSides, Real, WholeNumber
 from vggc.syntax.values import ValueKind as ValueKind
 from vggc_runtime.outputs import HeadKind
 
@@ -52,6 +57,9 @@ MAX_MAGNITUDE = 37
 """Powers of ten of what float32 holds."""
 ACTS = ("none", *ACTIVATIONS, "prelu")
 """What `act=` takes."""
+BORDERS: tuple[Border, ...] = get_args(Border)
+"""What may lie around a map."""
+NO_PADDING: Sides = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,12 @@ def _param(
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
-def _window(doc: str, default: Any = ..., *, odd: bool = False) -> Any:
-    return _param(doc, WholeNumber(1, MAX_WINDOW - odd, odd=odd), default)
+def _extents(doc: str, default: Any = ..., words: str = "") -> Any:
+    return _param(doc, Extents(1, MAX_WINDOW), default, words)
 
 
-def _padding(doc: str, default: int | None, words: str = "") -> Any:
-    return _param(doc, WholeNumber(0, MAX_WINDOW), default, words)
+def _padding(doc: str, default: Any = ..., words: str = "") -> Any:
+    return _param(doc, PaddingSides(MAX_WINDOW), default, words)
 
 
 def _width(doc: str, default: Any = ...) -> Any:
@@ -190,16 +198,28 @@ def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
 @dataclass(frozen=True)
 class Conv(Kind):
     name = "conv"
-    doc = "Convolution with a square kernel, then batch normalisation if asked, an activation."
+    doc = "Convolution, then batch normalisation if asked, an activation."
     example = "conv3-64"
     scheme = "conv{block}_{nth_in_block}"
     trains = True
 
-    size: int = _window("rows and columns of the kernel", odd=True)
+    size: Pair = _extents("rows and columns of the kernel")
     width: int = _width("output channels")
-    stride: int = _window("step of the kernel", 1)
-    padding: int | None = _padding(
-        "zeros on each side", None, "half the kernel, which keeps the resolution"
+    stride: Pair = _extents("step of the kernel", (1, 1))
+    dilation: Pair | None = _extents(
+        "step from one row or column of the kernel to the next", None, "1"
+    )
+    padding: Sides | None = _padding(
+        "rows and columns around the map",
+        None,
+        "half the kernel, what is odd below and right, which keeps the resolution",
+    )
+    border: Border | None = _param(
+        "what the padding is: zeros, the edge, the map's reflection without its edge, or the map "
+        "again",
+        OneOf(BORDERS),
+        None,
+        "zeros",
     )
     groups: int = _param(
         "groups of channels; each output sees the inputs of its own group",
@@ -212,22 +232,33 @@ class Conv(Kind):
     slope: float | None = _slope()
 
     def expand(self, x: Shape) -> Expansion:
-        padding = self.size // 2 if self.padding is None else self.padding
-        kernel, stride = (self.size, self.size), (self.stride, self.stride)
+        dilation, border = self.dilation or (1, 1), self.border or "zeros"
+        padding = _keeping(self.size, dilation) if self.padding is None else self.padding
+        before: Expansion = ()
+        if border != "zeros" and padding != NO_PADDING:
+            before, padding = (("pad", Pad2d(padding, border)),), NO_PADDING
         conv = Conv2d(
             channels=self.width,
-            kernel=kernel,
-            stride=stride,
-            padding=(padding, padding),
+            kernel=self.size,
+            stride=self.stride,
+            padding=padding,
             groups=self.groups,
             bias=self.bias,
+            dilation=dilation,
         )
-        return (("", conv), *_normalised(self.norm), *_activated(self.act, self.slope))
+        after = (*_normalised(self.norm), *_activated(self.act, self.slope))
+        return (*before, ("", conv), *after)
 
     def clash(self) -> Clash | None:
         if self.width % self.groups:
             return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
         return _slope_clash(self.act, self.slope)
+
+
+def _keeping(kernel: Pair, dilation: Pair) -> Sides:
+    """The padding with which a map keeps its resolution at stride 1."""
+    rows, columns = (extent - 1 for extent in Window(kernel, dilation=dilation).extent)
+    return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
 
 
 def _normalised(norm: str) -> Expansion:
@@ -242,30 +273,34 @@ class _Pool(Kind):
     scheme = "pool{block}"
     ends_block = True
 
-    size: int = _window("rows and columns of the window", 2)
-    stride: int | None = _param("step of the window", WholeNumber(1, MAX_WINDOW), None, "the size")
-    padding: int = _padding("how far windows reach beyond each side", 0)
+    size: Pair = _extents("rows and columns of the window", (2, 2))
+    stride: Pair | None = _extents("step of the window", None, "the size")
+    padding: Sides = _padding("how far windows reach beyond each side", NO_PADDING)
     round: str = _param(
         "up: a last window that reaches beyond the map counts", OneOf(("down", "up")), "down"
     )
 
     def clash(self) -> Clash | None:
-        if 2 * self.padding > self.size:
-            reason = f"windows of {self.size} would lie outside the map"
-            return Clash("padding", reason, f"at most {self.size // 2}, half the size")
+        for size, *sides in zip(self.size, self.padding[:2], self.padding[2:], strict=True):
+            if max(sides) >= size:
+                reason = f"windows of {size} would lie outside the map"
+                return Clash("padding", reason, f"at most {size - 1}, less than the size")
         return None
 
     def expand(self, x: Shape) -> Expansion:
+        return (("", self.pool()),)
+
+    def pool(self) -> MaxPool2d | AvgPool2d:
+        """The op that the layer stands for."""
         stride = self.stride or self.size
-        window = (self.size, self.size), (stride, stride), (self.padding, self.padding)
-        return (("", self.op(*window, self.round == "up")),)
+        return self.op(self.size, stride, self.padding, self.round == "up")
 
 
 @dataclass(frozen=True)
 class Pool(_Pool):
     name = "pool"
     aliases = ("maxpool",)
-    doc = "Maximum over square windows."
+    doc = "Maximum over windows."
     example = "pool"
     op = MaxPool2d
 
@@ -273,9 +308,38 @@ class Pool(_Pool):
 @dataclass(frozen=True)
 class AvgPool(_Pool):
     name = "avgpool"
-    doc = "Mean over square windows; what lies beyond the map is not counted."
+    doc = "Mean over windows."
     example = "avgpool3 stride=2"
     op = AvgPool2d
+
+    border: str | None = _param(
+        "what lies beyond the map: not counted, or counted as zeros as far as the padding goes",
+        OneOf(("ignore", "zeros")),
+        None,
+        "ignore",
+    )
+
+    def pool(self) -> MaxPool2d | AvgPool2d:
+        op = super().pool()
+        assert isinstance(op, AvgPool2d)
+        return replace(op, counts_padding=self.border == "zeros")
+
+
+@dataclass(frozen=True)
+class PadKind(Kind):
+    name = "pad"
+    doc = "Rows and columns around a map; `padding=` of a convolution does it by itself."
+    example = "pad padding=0x0x1x1 border=edge"
+
+    padding: Sides = _padding("rows and columns on each side")
+    border: Border = _param(
+        "zeros, the edge, the map's reflection without its edge, or the map again",
+        OneOf(BORDERS),
+        "zeros",
+    )
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Pad2d(self.padding, self.border)),)
 
 
 @dataclass(frozen=True)
@@ -295,7 +359,7 @@ class Lrn(Kind):
     doc = "Local response normalisation over neighbouring channels."
     example = "lrn size=5 alpha=1e-4 beta=0.75 k=2"
 
-    size: int = _window("channels in the sum", 5, odd=True)
+    size: int = _param("channels in the sum", WholeNumber(1, MAX_WINDOW - 1, odd=True), 5)
     alpha: float = _param("weight of the sum of squares, not divided by size", Real(0, 1e6), 1e-4)
     beta: float = _param("exponent", Real(0, 100), 0.75)
     k: float = _param("constant beside the sum", Real(1e-6, 1e6), 2.0)
@@ -509,6 +573,7 @@ KINDS: tuple[type[Kind], ...] = (
     Conv,
     Pool,
     AvgPool,
+    PadKind,
     Gap,
     Fc,
     Boxes,
@@ -548,6 +613,11 @@ ELSEWHERE = {
     "multiply": "mul",
     "product": "mul",
     "pad": "padding",
+    "pads": "padding",
+    "padding_mode": "border",
+    "dilations": "dilation",
+    "zeropad2d": "pad",
+    "reflectionpad2d": "pad",
     "s": "stride",
     "strides": "stride",
     "kernel": "size",

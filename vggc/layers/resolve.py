@@ -415,8 +415,7 @@ class _Names:
     def word(self, layer: ast.Layer) -> str:
         """`conv3-wide` with the number that `wide` means."""
         stem, hyphen, name = layer.word.partition("-")
-        after_name = 0 if layer.name is None else layer.span.text.index(":")
-        start = layer.span.text.index(layer.word, after_name) + len(stem) + 1
+        start = layer.word_start + len(stem) + 1
         span = layer.span.part(start, start + len(name))
         self.refuse_sum(name, span)
         if not hyphen or not re.fullmatch(r"[^\W\d]\w*", name):

@@ -76,7 +76,7 @@ _STATEMENTS = ("let", "every", *EDITS, "head", "input")
 
 _PIECE = re.compile(
     r"""(?P<comment>\#[^\n]*)|(?P<line>\n)|(?P<space>[^\S\n]+)
-    |(?P<word>[^\W\d][\w.-]*)
+    |(?P<word>[^\W\d]+\d+×\d+-[\w.-]+|[^\W\d][\w.-]*)
     |(?P<number>[-+]?(?:\d|\.\d)(?:[eE][-+]?\d|[\w.%]|×\d)*)
     |(?P<sign>.)""",
     re.VERBOSE | re.DOTALL,

@@ -570,7 +570,7 @@ class _Layout:
         if isinstance(item, Join):
             return []
         lines: list[str] = []
-        for option in (*steps_of(item.ops[0]), *self.traits.manner(item)):
+        for option in (*steps_of(item.ops), *self.traits.manner(item)):
             longer = f"{lines[-1]} {option}" if lines else option
             if lines and text_width(longer, LABEL_SIZE) <= LABEL_ROOM:
                 lines[-1] = longer

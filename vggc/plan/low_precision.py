@@ -28,6 +28,7 @@ from vggc.kernels.workloads import (
     Map,
     MaxPool,
     Mul,
+    Pad,
     Pointwise,
     PRelu,
     ToNhwc,
@@ -165,7 +166,7 @@ class _Rewriter:
                 return replace(workload, inputs=sources, output=self._low(index, workload.output))
             case ToNhwc():
                 return replace(workload, output=self._low(index, workload.output))
-            case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Conv():
+            case MaxPool() | AvgPool() | Pad() | Lrn() | Pointwise() | PRelu() | Conv():
                 source, out = self._low(index, workload.input), self._low(index, workload.output)
                 return replace(workload, input=source, output=out)
             case _:

@@ -126,7 +126,7 @@ class _Planner:
         match node.op:
             case Input():
                 self.emit(index, ToNhwc(self.map(index)), (INPUT,))
-            case Conv2d(kernel=kernel, stride=stride, padding=padding, groups=groups):
+            case Conv2d(groups=groups) as op:
                 last, act = self.fused(index)
                 pool = self.pooled(last, act) if groups == 1 else None
                 if pool is not None:
@@ -136,12 +136,13 @@ class _Planner:
                 conv = Conv(
                     input=source,
                     output=self.map(last),
-                    kernel=kernel,
-                    stride=stride,
-                    padding=padding,
+                    kernel=op.kernel,
+                    stride=op.stride,
+                    padding=op.padding[:2],
                     act=act,
                     groups=groups,
                     pool=pool is not None,
+                    dilation=op.dilation,
                 )
                 self.emit(last, conv, self.reads(node), node)
             case Scale():
@@ -226,8 +227,15 @@ class _Planner:
         return Map(batch=self.batch, height=height, width=width, channels=channels, halo=halo)
 
     def halo(self, reader: int) -> int:
-        op = self.graph.nodes[reader].op
-        return max(op.padding) if isinstance(op, Conv2d) else 0
+        """How far the windows of a node that reads a map reach beyond it, where it is one that
+        reads the zeros around it.
+        """
+        node = self.graph.nodes[reader]
+        if not isinstance(node.op, Conv2d):
+            return 0
+        source, (_, *count) = self.graph.source(node), node.shape
+        window = node.op.window(source)
+        return max(0, *window.beyond((source[1], source[2]), (count[0], count[1])))
 
     @cached_property
     def readers(self) -> tuple[tuple[int, ...], ...]:
@@ -254,7 +262,7 @@ class _Planner:
         node = self.graph.nodes[reader]
         halves = tuple(extent // 2 for extent in self.graph.nodes[index].shape[1:])
         match node.op:
-            case MaxPool2d(kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
+            case MaxPool2d(kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0)):
                 return reader if node.shape[1:] == halves else None
             case _:
                 return None

@@ -8,8 +8,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d
+from vggc.ir.graph import Graph, Node
+from vggc.ir.ops import Conv2d, Pad2d
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Pixels
 
 MOST = 256
@@ -51,10 +51,13 @@ def first_filters(graph: Graph) -> str | None:
     """The name of the weight of a convolution that reads images, grey or RGB, all channels at
     once, if that is how the net begins.
     """
-    readers = [node for node in graph.nodes if 0 in node.inputs]
-    match [node.op for node in readers]:
-        case [Conv2d(groups=1)] if graph.input[0] in IMAGE_CHANNELS:
-            return f"{readers[0].name}.weight"
+    readers = graph.readers()
+    first = readers[0]
+    if [type(graph.nodes[each].op) for each in first] == [Pad2d]:
+        first = readers[first[0]]
+    match [graph.nodes[each] for each in first]:
+        case [Node(op=Conv2d(groups=1)) as conv] if graph.input[0] in IMAGE_CHANNELS:
+            return f"{conv.name}.weight"
         case _:
             return None
 

@@ -21,6 +21,7 @@ from vggc.kernels.workloads import (
     Lrn,
     MaxPool,
     Mul,
+    Pad,
     Pointwise,
     PRelu,
     ToNhwc,
@@ -111,7 +112,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
     match workload:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
             return True
-        case Add() | Mul() | Concat():
+        case Add() | Mul() | Concat() | Pad():
             return True
         case Conv():
             return workload.groups > 1

@@ -113,6 +113,11 @@ class Trivia:
     row: bool = False
 
 
+def plain_word(text: str) -> str:
+    """A text as words are kept, in which `1×7` is `1x7`; every letter stays where it is."""
+    return text.replace("×", "x")
+
+
 @dataclass(frozen=True)
 class Layer(Piece):
     """`conv3-64 stride=2`, with its name in `fc6: fc-4096`.
@@ -125,6 +130,14 @@ class Layer(Piece):
     name: str | None = None
     paths: tuple[Body, ...] = ()
     trivia: Trivia = Trivia()
+
+    @property
+    def word_start(self) -> int:
+        """Where the word begins in the layer's text; below zero where an edit has given it another
+        since.
+        """
+        after_name = 0 if self.name is None else self.span.text.index(":")
+        return plain_word(self.span.text).find(self.word, after_name)
 
 
 @dataclass(frozen=True)

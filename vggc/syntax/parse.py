@@ -50,6 +50,7 @@ from vggc.syntax.ast import (
     Sum,
     Value,
     Word,
+    plain_word,
 )
 from vggc.syntax.explain import explain
 from vggc.syntax.tables import parser
@@ -280,7 +281,7 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def selector(self, children: list[Any]) -> Selector:
         every, word = children
-        return Selector(str(word), every is not None, span=self._span(every or word, word))
+        return Selector(plain_word(word), every is not None, span=self._span(every or word, word))
 
     def head(self, children: list[Any]) -> Head:
         head, name, _, body = children
@@ -316,7 +317,7 @@ class _TreeBuilder(Transformer[Token, Any]):
         name, word, *options, paths = children
         last = paths or (options[-1] if options else word)
         return Layer(
-            word=str(word),
+            word=plain_word(word),
             options=tuple(options),
             name=None if name is None else self._name(name),
             paths=paths.bodies if paths else (),

@@ -102,6 +102,30 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Extents:
+    """A whole number for rows and columns, or one for each, `1x7`: a pair. Both bounds included."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.low:,} to {self.high:,}, or rows and columns (1x7)"
+
+
+@dataclass(frozen=True)
+class PaddingSides:
+    """Padding in whole numbers from 0 on: of all sides, of rows and columns, or of the top, left,
+    bottom and right. Always those four.
+    """
+
+    high: int
+
+    def __str__(self) -> str:
+        number = f"a whole number from 0 to {self.high:,}"
+        return f"{number}, or 0x3 (rows, columns), or 0x0x1x1 (top, left, bottom, right)"
+
+
+@dataclass(frozen=True)
 class Grid:
     """A square grid, `5x5`: the points along one side."""
 
@@ -180,6 +204,8 @@ ValueKind: TypeAlias = (
     | PixelRange
     | Interval
     | Size
+    | Extents
+    | PaddingSides
     | Grid
     | Several
     | WordOr
@@ -208,6 +234,12 @@ def convert(kind: ValueKind, value: ast.Value) -> Any:
             return None if low is None or top is None or low > top else (low, top)
         case Size(high):
             return _size(high, value)
+        case Extents(low, high):
+            extents = _whole_numbers(value, low, high)
+            return extents * 2 if len(extents) == 1 else extents if len(extents) == 2 else None
+        case PaddingSides(high):
+            sides = _whole_numbers(value, 0, high)
+            return sides * (4 // len(sides)) if len(sides) in (1, 2, 4) else None
         case Grid(high):
             square = isinstance(value, ast.Dims) and len(value.sizes) == 2
             side, other = value.sizes if square and isinstance(value, ast.Dims) else (0, 0)
@@ -269,6 +301,17 @@ def _size(high: int, value: ast.Value) -> tuple[int, int] | None:
     return (side, side) if isinstance(side, int) else None
 
 
+def _whole_numbers(value: ast.Value, low: int, high: int) -> tuple[int, ...]:
+    """A number, or those with `x` between them; none where one is out of its bounds."""
+    match value:
+        case ast.Dims(sizes=sizes) if all(low <= size <= high for size in sizes):
+            return sizes
+        case ast.Number(value=int(size), unit="") if low <= size <= high:
+            return (size,)
+        case _:
+            return ()
+
+
 def _is_name(value: ast.Value, ranges: bool = False) -> bool:
     if not isinstance(value, ast.Word) or value.text == "off":
         return False
@@ -287,8 +330,12 @@ def written(kind: ValueKind, value: Any) -> str:
             return str(value[0])
         case PixelRange() | Interval():
             return f"{value[0]}..{value[1]}"
-        case Size():
-            return f"{value[0]}x{value[1]}"
+        case Extents() if value[0] == value[1]:
+            return str(value[0])
+        case PaddingSides() if value[:2] == value[2:]:
+            return written(Extents(0, kind.high), value[:2])
+        case Size() | Extents() | PaddingSides():
+            return "x".join(map(str, value))
         case Grid():
             return f"{value}x{value}"
         case Several() | NameList():
@@ -385,6 +432,10 @@ def _number_kind(kind: ValueKind) -> WholeNumber | Real | None:
             return kind
         case PixelRange(high) | Size(high):
             return WholeNumber(1, high, unit="px")
+        case Extents(low, high):
+            return WholeNumber(low, high)
+        case PaddingSides(high):
+            return WholeNumber(0, high)
         case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner):
             return _number_kind(inner)
         case _:
@@ -425,6 +476,13 @@ def _suggestion(kind: ValueKind, value: ast.Value) -> str:
             low.value > high.value
         ):
             return f"the lower end comes first: `{high}..{low}`"
+        case Extents(), ast.Dims(sizes=sizes) if len(sizes) > 2:
+            return f"two numbers are rows and columns, and these are {len(sizes)}"
+        case PaddingSides(), ast.Dims(sizes=sizes) if len(sizes) not in (2, 4):
+            return (
+                "two numbers are rows and columns, four are top, left, bottom and right, "
+                f"and these are {len(sizes)}"
+            )
         case Grid(), ast.Number(value=int(side)):
             return f"did you mean `{side}x{side}`?"
         case _:

@@ -129,7 +129,7 @@ def canonical(workload: Workload) -> Workload:
         case Conv():
             return replace(
                 workload,
-                input=replace(workload.input, halo=max(workload.padding)),
+                input=replace(workload.input, halo=workload.reach),
                 output=replace(workload.output, halo=0),
                 act=None,
             )

@@ -17,6 +17,7 @@ from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, MulRows, Pointwise
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
 from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.pad import PadRows
 from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
 from vggc.kernels.cpu.softmax import SoftmaxRows
 from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
@@ -47,6 +48,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     ColumnsUint8,
     SmallWindow,
     LargeWindow,
+    PadRows,
     LrnRows,
     PointwiseRows,
     PReluRows,

@@ -174,15 +174,21 @@ class BlockedWeight:
         return padded[:, : self.shape[0] // self.groups].reshape(self.shape)
 
 
+def has_row_runs(conv: Conv) -> bool:
+    """Whether a kernel row of input and weight lies side by side."""
+    return conv.groups == 1 and conv.dilation[1] == 1
+
+
 @contextmanager
 def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
     """Loops over the runs of input and weight that lie side by side in a window: index in it, row,
     column.
 
-    That is a kernel row or, where the channels of a group are a part of all, one pixel.
+    That is a kernel row or, where the channels of a group are a part of all or columns are apart,
+    one pixel.
     """
     kh, kw = conv.kernel
-    if conv.groups == 1:
+    if has_row_runs(conv):
         with serial("dy", kh) as dy:
             yield dy, dy, 0
     else:
@@ -263,7 +269,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
         conv, machine = self.workload, self.machine
         x, weight, bias, y = buffers.values()
         source, out = conv.input, conv.output
-        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        (kh, kw), (stride_y, stride_x), (down, right) = conv.kernel, conv.stride, conv.dilation
         top, left = (source.halo - padding for padding in conv.padding)
         block = knobs.vectors * machine.lanes
         group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
@@ -272,7 +278,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
         pixels = (knobs.images, knobs.rows, knobs.columns)
 
         batch, height, width, channels = source.shape
-        num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
+        num_runs, num_steps = (kh, kw * channels) if has_row_runs(conv) else (kh * kw, group_in)
         x_rows = x.view("x_rows", batch, height, width * channels)
         weight_runs = weight.view("weight_runs", num_blocks, num_runs, num_steps, block)
         y_map = y.view("y_map", *out.shape)
@@ -294,8 +300,9 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
                 index, dy, dx = run
                 with serial("t", steps) as t:
                     for n, i, j, c in elements(pixels, block, machine.lanes):
-                        row = (y0 + i) * stride_y + dy + top
-                        first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
+                        row = (y0 + i) * stride_y + dy * down + top
+                        column = (x0 + j) * stride_x + left + dx * right
+                        first = column * channels + group * group_in
                         factor = x_rows[n0 + n, row, first + first_step + t]
                         product = factor * weight_runs[k, index, first_step + t, c]
                         sums[n, i, j, c] += product

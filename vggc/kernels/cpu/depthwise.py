@@ -130,7 +130,7 @@ class Depthwise(CpuAlgorithm[Conv, DepthwiseKnobs]):
         conv, machine = self.workload, self.machine
         x, weight, bias, y = buffers.values()
         source, out = conv.input, conv.output
-        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        (kh, kw), (stride_y, stride_x), (down, right) = conv.kernel, conv.stride, conv.dilation
         top, left = (source.halo - padding for padding in conv.padding)
         multiplier = out.channels // source.channels
         block = min(knobs.vectors * machine.lanes, out.channels)
@@ -157,8 +157,9 @@ class Depthwise(CpuAlgorithm[Conv, DepthwiseKnobs]):
                 with serial("dy", kh) as dy, taps_of_row() as taps:
                     for dx in taps:
                         for j, c in elements(pixels, block, machine.lanes):
-                            column = (x0 + j) * stride_x + left + dx
-                            factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
+                            row = i * stride_y + top + dy * down
+                            column = (x0 + j) * stride_x + left + dx * right
+                            factor = x[n, row, column, (c0 + c) // multiplier]
                             product = factor * weight[dy, dx, c0 + c]
                             sums[j, c] += product
                 for value, (j, c) in finished(

@@ -150,7 +150,8 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
     def emit(self, knobs: ConvKnobs, buffers: Buffers) -> None:
         conv = self.workload
         source, out = conv.input, conv.output
-        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        (kh, kw), (stride_y, stride_x), (down, right) = conv.kernel, conv.stride, conv.dilation
+        num_runs, num_steps = (kh, kw) if direct.has_row_runs(conv) else (kh * kw, 1)
         top, left = (source.halo - padding for padding in conv.padding)
         block = knobs.vectors * LANES
         num_blocks = ceil(out.channels / block)
@@ -159,7 +160,9 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
         batch, height, width, stored = source.shape
         words = stored // WORD[source.format]
         x = buffers["x"].view("x", batch, height, width * words, dtype="int32")
-        weight = buffers["weight"].view("weight", num_blocks, kh, kw * words, block, dtype="int32")
+        weight = buffers["weight"].view(
+            "weight", num_blocks, num_runs, num_steps * words, block, dtype="int32"
+        )
         y = buffers["y"]
         sum_type = "int32" if source.format == "uint8" else "float32"
 
@@ -173,20 +176,20 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
             for at in elements(pixels, block, LANES):
                 sums[at] = T.Cast(sum_type, T.int32(0))
             with (
-                serial("dy", kh) as dy,
-                serial("t", kw * words) as t,
+                direct.runs(conv) as (index, dy, dx),
+                serial("t", num_steps * words) as t,
                 unrolled(
                     "n i j vector",
                     *pixels,
                     knobs.vectors,
                 ) as (n, i, j, vector),
             ):
-                row = (y0 + i) * stride_y + dy + top
-                first = ((x0 + j) * stride_x + left) * words
+                row = (y0 + i) * stride_y + dy * down + top
+                first = ((x0 + j) * stride_x + left + dx * right) * words
                 lanes = T.Ramp(vector * LANES, 1, LANES)
                 word = x[n0 + n, row, first + t]
                 value = add_products(
-                    source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes]
+                    source.format, sums[n, i, j, lanes], word, weight[k, index, t, lanes]
                 )
                 sums[n, i, j, lanes] = value
 

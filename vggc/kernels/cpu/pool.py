@@ -76,7 +76,7 @@ class SmallWindow(FixedCpuAlgorithm[MaxPool | AvgPool]):
             if isinstance(pool, MaxPool):
                 value = reduce(T.max, (read(*offset) for offset in offsets))
             else:
-                count = rows.span(i)[1] * columns.span(j)[1]
+                count = rows.count(i) * columns.count(j)
                 value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
             y[inside(out, n, i, j, c)] = formats.write_ordered(value, out.format)
 
@@ -144,6 +144,6 @@ class LargeWindow(FixedCpuAlgorithm[MaxPool | AvgPool]):
                 for at, c in channels(c0):
                     value = result[at]
                     if isinstance(pool, AvgPool):
-                        value = value / to_float(height * width)
+                        value = value / to_float(rows.count(i) * columns.count(j))
                     stored = formats.write_ordered(value, out.format)
                     y[inside(out, n, i, j, c)] = stored

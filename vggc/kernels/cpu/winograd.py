@@ -150,7 +150,7 @@ def has_tiles(conv: Conv) -> bool:
     """Whether `conv` is of the kind that Winograd's algorithm computes, in whatever format."""
     return (
         conv.kernel == (TAPS, TAPS)
-        and conv.stride == (1, 1)
+        and conv.stride == conv.dilation == (1, 1)
         and conv.groups == 1
         and min(conv.grid) > 1
     )

@@ -288,7 +288,8 @@ class _PixelSlice:
         tile, source = self._tile, self._conv.input
         steps_per_tap = math.ceil(source.channels / tile.depth)
         tap, first_channel = step // steps_per_tap, step % steps_per_tap * tile.depth
-        tap_y, tap_x = tap // self._conv.kernel[1], tap % self._conv.kernel[1]
+        across, (down, right) = self._conv.kernel[1], self._conv.dilation
+        tap_y, tap_x = tap // across * down, tap % across * right
         pixel = (tap_y * source.shape[2] + tap_x) * (source.channels // self._lanes)
         for load in range(self._loads):
             _, k = self._place(load)

@@ -47,7 +47,8 @@ class GroupedThreads(FixedCudaAlgorithm[Conv]):
             total, tap = registers("total", 1), registers("tap", 1)
             total[0] = 0
             with serial("dy", kh) as dy, serial("dx", kw) as dx:
-                row, column = i * conv.stride[0] + top + dy, j * conv.stride[1] + left + dx
+                row = i * conv.stride[0] + top + dy * conv.dilation[0]
+                column = j * conv.stride[1] + left + dx * conv.dilation[1]
                 tap[0] = 0
                 with serial("d", group_in) as d:
                     value = load(x, conv.input, n, row, column, first + d)

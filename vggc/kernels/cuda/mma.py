@@ -282,7 +282,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         Steps that split numbers are long by themselves.
         """
         run, depth = self.windows.run, knobs.depth
-        if self.operands.split or run % depth != 0:
+        if self.operands.split or run % depth != 0 or self.windows.is_dilated:
             return 1
         common = gcd(run // depth, self.num_steps(depth) // knobs.splits)
         numbers = [number for number in range(1, MOST_AT_ONCE + 1) if common % number == 0]

@@ -83,10 +83,10 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of channels that fill one segment of 16 bytes, with stride 1
-        and two to 49 taps.
+        """Convolutions of channels that fill one segment of 16 bytes, with stride 1, two to 49
+        taps and no dilation.
         """
-        if not on_tensor_cores(workload) or workload.stride != (1, 1):
+        if not on_tensor_cores(workload) or not workload.stride == workload.dilation == (1, 1):
             return False
         few = workload.input.shape[-1] == OPERANDS[workload.input.format].segment
         return few and 2 <= prod(workload.kernel) <= 49

@@ -113,10 +113,10 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group with stride 1, several taps, and channels that
-        are a multiple of 64 bytes.
+        """Convolutions of one group with stride 1, several taps without dilation, and channels
+        that are a multiple of 64 bytes.
         """
-        several = workload.stride == (1, 1) and prod(workload.kernel) > 1
+        several = workload.stride == workload.dilation == (1, 1) and prod(workload.kernel) > 1
         if not on_tensor_cores(workload) or not several:
             return False
         size = OPERANDS[workload.input.format].size

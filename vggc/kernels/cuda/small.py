@@ -55,7 +55,8 @@ LOWEST = -3.4028234663852886e38
 
 def covers_map(pool: AvgPool) -> bool:
     """Whether the pool has one window only, which is the map."""
-    return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
+    covered = pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
+    return covered and (pool.output.height, pool.output.width) == (1, 1)
 
 
 class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
@@ -106,7 +107,7 @@ class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
                 with serial("dx", width) as dx:
                     row[0] += load(source, layer.input, n, top + dy + halo, left + dx + halo, c)
                 total[0] += row[0]
-            return total[0] / T.Cast("float32", height * width)
+            return total[0] / T.Cast("float32", rows.count(y) * columns.count(x))
 
         write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
 

@@ -160,9 +160,11 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group in fewer bits with several taps, and channels that fill 16
-        bytes or a multiple of 32.
+        """Convolutions of one group in fewer bits with several taps and no dilation, and channels
+        that fill 16 bytes or a multiple of 32.
         """
+        if workload.dilation != (1, 1):
+            return False
         if not on_tensor_cores(workload) or OPERANDS[workload.input.format].split:
             return False
         conv = cls(workload)

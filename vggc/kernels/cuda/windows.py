@@ -45,11 +45,18 @@ class WindowRows:
     @property
     def run(self) -> int:
         """The numbers of a window that follow one another in memory: those of a row of taps, or all
-        where windows are as wide as the map.
+        where windows are as wide as the map; where taps are apart those of a pixel.
         """
         _, _, width, channels = self.conv.input.shape
         across = self.conv.kernel[1]
+        if self.is_dilated:
+            return channels
         return self.numbers if across == width else across * channels
+
+    @property
+    def is_dilated(self) -> bool:
+        """Whether taps are apart."""
+        return self.conv.dilation != (1, 1)
 
     def corner(self, row: Position) -> Position:
         """Where in the input's buffer, in segments, the window of a row begins; rows past the last
@@ -74,9 +81,14 @@ class WindowRows:
         """How many segments behind a window's first one in the input's buffer one of its segments
         lies, which are counted in the order of the reduction: over taps and then channels.
         """
-        width, across = self.conv.input.shape[2], self.conv.kernel[1]
+        width, across, (down, right) = (
+            self.conv.input.shape[2],
+            self.conv.kernel[1],
+            self.conv.dilation,
+        )
         tap, within = segment // self._per_pixel, segment % self._per_pixel
-        return (tap // across * width + tap % across) * self._per_pixel + within
+        pixels = tap // across * (down * width) + tap % across * right
+        return pixels * self._per_pixel + within
 
     def place(self, index: Position) -> tuple[Position, Position]:
         """Where in the output's buffer a pixel begins that is counted through all images, and
@@ -132,7 +144,8 @@ class WindowSteps:
             windows.corner(first_row + rows + row)
             for rows in range(0, tile.rows, tile.threads // LANES)
         ]
-        sources = _AlongRuns if windows.run % tile.depth == 0 else _AnyStep
+        along_runs = windows.run % tile.depth == 0 and not windows.is_dilated
+        sources = _AlongRuns if along_runs else _AnyStep
         self._sources: _AlongRuns | _AnyStep = sources(
             windows, tile, flat(x), corners, lane, first_step, at_once
         )
