@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from tests.support import low_precision_kernels as few
 from tests.support.cpu_kernels import HOST, conv
 from tests.support.low_precision_kernels import LACKS, filled
-from tests.support.workload_reference import ELEMENTWISE, GROUPED, POOLS
+from tests.support.workload_reference import (
+    ELEMENTWISE,
+    GROUPED,
+    POOLS,
+    group_norm,
+    layer_norm,
+)
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import ALGORITHMS, Machine, algorithms
 from vggc.kernels.workloads import (
@@ -67,6 +73,8 @@ WORKLOADS: dict[str, Workload] = {
     "mean by windows": POOLS["mean 3×3, stride 2, padded"],
     "mean of the whole map": POOLS["mean of the whole map"],
     "lrn": Lrn(Map(1, 3, 4, 40), Map(1, 3, 4, 40, halo=1), 5, 0.3, 0.75, 2.0),
+    "group norm": group_norm((1, 5, 7, 70), 14, (1, 2), RELU),
+    "layer norm": layer_norm((1, 3, 7, 37), (1, 2)),
     "soft-max": Softmax(1, 100),
     "to nhwc": ToNhwc(Map(1, 4, 5, 3, halo=1)),
     "to nchw": ToNchw(Map(1, 4, 5, 9, halo=1)),

@@ -31,6 +31,7 @@ from tests.support.workload_reference import (
     ACTIVATIONS,
     ELEMENTWISE,
     GROUPED,
+    NORMS,
     POOLS,
     draws,
     pool,
@@ -66,6 +67,7 @@ WORKLOADS: dict[str, Workload] = {
     **DENSES,
     **POOLS,
     **ELEMENTWISE,
+    **NORMS,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(0, 40))},
 }

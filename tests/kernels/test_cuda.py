@@ -19,6 +19,7 @@ from tests.support.workload_reference import (
     ACTIVATIONS,
     ELEMENTWISE,
     GROUPED,
+    NORMS,
     POOLS,
     draws,
     sides,
@@ -119,6 +120,7 @@ WORKLOADS: dict[str, Workload] = {
     **DENSES,
     **POOLS,
     **ELEMENTWISE,
+    **NORMS,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
 }

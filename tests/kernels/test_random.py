@@ -29,6 +29,8 @@ ALGORITHMS = {
     "gemv-bfp24",
     "grouped",
     "pad",
+    "pixels",
+    "rows",
     "walk",
     "window",
     "winograd2",

@@ -10,7 +10,17 @@ import pytest
 from tests.support import ROOT
 from tests.support.nets import graph_of, program
 from vggc.ir.graph import Graph
-from vggc.ir.ops import RELU, Activation, Add, BatchNorm, Concat, Conv2d, Linear
+from vggc.ir.ops import (
+    RELU,
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+)
 from vggc.layers.edit import with_classes, with_width
 from vggc.layers.kinds import KINDS, Kind
 from vggc.layers.reference import entries, markdown
@@ -484,6 +494,26 @@ def test_what_a_layer_says_leaves_no_room_for_what_is_said_of_all() -> None:
 def test_an_output_that_says_its_activation_still_has_no_norm_unasked() -> None:
     found = graph_of("every fc norm=batch\nfc-8 | fc-3 act=none")
     assert [node.name for node in found.nodes if isinstance(node.op, BatchNorm)] == ["fc1.norm"]
+
+
+def test_a_layer_says_its_normalisation_and_what_is_added_to_the_variance() -> None:
+    found = graph_of(
+        "every conv norm=batch eps=1e-3\nconv3-4 | conv3-4 norm=none"
+        " | conv3-64 norm=group | conv3-4 norm=layer eps=0.1 | fc-8 norm=layer | fc-3"
+    )
+    assert [node.op for node in found.nodes if node.name.endswith(".norm")] == [
+        BatchNorm(1e-3),
+        GroupNorm(32, 1e-3),
+        LayerNorm(0.1),
+        LayerNorm(1e-6),
+    ]
+
+
+def test_a_narrower_net_has_as_many_channels_as_its_groups_want() -> None:
+    net = "conv3-96 norm=group | conv3-40 | groupnorm groups=8 | fc-3"
+    whole = program(f"net whole input 3x16x16\n{net}")
+    narrow = whole.replace(with_width(whole.net, 0.25)).graph
+    assert [node.shape[0] for node in narrow.nodes if isinstance(node.op, Conv2d)] == [32, 8]
 
 
 def test_every_takes_the_place_of_what_the_base_says(base: Path) -> None:

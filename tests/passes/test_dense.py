@@ -68,6 +68,8 @@ BODIES = {
     "sums of maps": "conv3-4 | flatten | add(skip, relu) | fc-4",
     "squeezed": "conv3-4 | mul(gap | fc-2 | fc-4 act=sigmoid, skip) | pool | fc-5 | softmax",
     "products": "conv3-4 | flatten | mul(skip, relu) | fc-4",
+    "normalised by layers": "conv3-4 norm=layer | pool | fc-6 norm=layer | fc-5 | softmax",
+    "groups of a mean": "conv3-4 | gap | fc-6 | groupnorm groups=2 | fc-5 | softmax",
     "a mean before the last layer": "conv3-4 | gap | fc-6 | fc-5 | softmax",
     "a soft-max inside": "conv3-4 | pool | fc-6 act=none | softmax | fc-5 | softmax",
     "several heads": "a: conv3-4 | pool | b: fc-6 | fc-5 head other: @a | fc-3 head features: @b",
@@ -149,6 +151,9 @@ def test_every_net_of_the_zoo_takes_larger_images(name: str) -> None:
     [
         ("conv3-4 | flatten | batchnorm | fc-5", "batchnorm", "weights of its own for each place"),
         ("conv3-4 | flatten | prelu | fc-5", "prelu", "weights of its own for each place"),
+        ("conv3-4 | flatten | layernorm | fc-5", "layernorm", "places of a map one by one"),
+        ("conv3-32 norm=group | fc-5", "conv3-32 norm=group", "of a whole map"),
+        ("conv3-4 | fc-64 norm=group | fc-5", "fc-64 norm=group", "of a whole map"),
         ("conv3-4 | flatten | softmax", "softmax", "reads the places of a map one by one"),
         ("a: conv3-4 | concat(flatten, gap) | fc-5", "concat", "places of a map one by one"),
         ("a: conv3-4 | b: flatten | fc-5 head features: @b", "flatten", "places of a map"),
@@ -276,6 +281,7 @@ def test_on_its_own_size_a_map_has_one_position_or_is_refused(body: str, noise: 
         BODIES["joined with a mean"]: "by other strides",
         BODIES["a soft-max inside"]: "a soft-max",
         BODIES["squeezed"]: "whole channels",
+        BODIES["groups of a mean"]: "of a whole map",
     }
     if words := refusals.get(body):
         with pytest.raises(UserError, match=words):

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from tests.support.workload_reference import (
     ACTIVATIONS,
+    group_norm,
     grouped,
+    layer_norm,
     pool,
     sides,
     weight_shapes,
@@ -112,8 +114,11 @@ def draws_of_fewer_bits(seed: int, count: int, machine: Machine, form: Format) -
 def draw_workload(rng: random.Random, lanes: int) -> Workload:
     while True:
         kind = rng.choices(
-            [draw_winograd, draw_conv, draw_grouped, draw_dense, draw_pool, draw_pad, draw_lrn],
-            [35, 30, 12, 12, 9, 2, 2],
+            [
+                *(draw_winograd, draw_conv, draw_grouped, draw_dense),
+                *(draw_pool, draw_pad, draw_lrn, draw_norm),
+            ],
+            [33, 28, 12, 12, 9, 2, 2, 4],
         )[0]
         workload = kind(rng, lanes)
         if workload is not None and small(workload):
@@ -263,6 +268,16 @@ def draw_lrn(rng: random.Random, lanes: int) -> Workload | None:
     maps = [Map(*shape, halo=rng.choice([0, 1, 2])) for _ in range(2)]
     beta = rng.choice([0.5, 0.6, 0.75, 1.0])
     return Lrn(maps[0], maps[1], rng.randint(1, 9), rng.uniform(1e-4, 0.5), beta, 2.0)
+
+
+def draw_norm(rng: random.Random, lanes: int) -> Workload | None:
+    count = channels(rng, lanes)
+    shape = (batch(rng), *extents(rng), count)
+    halos = (rng.choice([0, 1, 2]), rng.choice([0, 1, 2]))
+    if rng.random() < 0.5:
+        return layer_norm(shape, halos, activation(rng)) if count > 1 else None
+    groups = rng.choice([each for each in range(1, count + 1) if count % each == 0])
+    return group_norm(shape, groups, halos, activation(rng)) if prod(shape[1:]) > groups else None
 
 
 # Checking

@@ -22,7 +22,7 @@ from tests.support.low_precision_kernels import (
     meaning,
     stored_range,
 )
-from tests.support.workload_reference import Side, grouped, pool
+from tests.support.workload_reference import Side, group_norm, grouped, layer_norm, pool
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
 from vggc.kernels.cuda.accesses import Accesses
@@ -344,6 +344,8 @@ OTHERS: dict[str, Workload] = {
     "mean of the whole map": kept(pool(AvgPool, (2, 7, 7, 20), (7, 7), (1, 1)), "bfloat16"),
     "lrn": kept(Lrn(Map(1, 4, 3, 11, 1), Map(1, 4, 3, 11, 2), 5, 1e-2, 0.75, 2.0)),
     "lrn of many": kept(Lrn(Map(1, 3, 2, 40), Map(1, 3, 2, 40, 1), 31, 1e-2, 0.75, 2.0)),
+    "group norm": kept(group_norm((1, 5, 3, 20), 4, (1, 2), RELU)),
+    "layer norm": kept(layer_norm((1, 2, 5, 37), (1, 2))),
     "silu": kept(Pointwise(Map(2, 5, 3, 18, 1), Map(2, 5, 3, 18, 2), Activation("silu"))),
     "sigmoid of padding": kept(Pointwise(Map(1, 2, 3, 5), Map(1, 2, 3, 5), Activation("sigmoid"))),
     "prelu": kept(PRelu(Map(2, 5, 3, 19, 1), Map(2, 5, 3, 19)), "bfloat16"),

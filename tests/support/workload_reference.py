@@ -18,6 +18,8 @@ from vggc.kernels.workloads import (
     AvgPool,
     Concat,
     Conv,
+    GroupNorm,
+    LayerNorm,
     Layout,
     Map,
     MaxPool,
@@ -98,6 +100,20 @@ def pool(
     output = Map(batch, out[0], out[1], channels, halos[1])
     work = kind(Map(*shape, halo=halos[0]), output, kernel, stride, padding)
     return replace(work, counted=sides[2:]) if counts and isinstance(work, AvgPool) else work
+
+
+def group_norm(
+    shape: Shape, groups: int, halos: Pair = (0, 0), act: Activation | None = None
+) -> GroupNorm:
+    """A group normalisation of the map `(N, H, W, C)`; `halos` of its input and output."""
+    source, out = (Map(*shape, halo=halo) for halo in halos)
+    return GroupNorm(input=source, output=out, groups=groups, eps=1e-3, act=act)
+
+
+def layer_norm(shape: Shape, halos: Pair = (0, 0), act: Activation | None = None) -> LayerNorm:
+    """A layer normalisation of the map `(N, H, W, C)`; `halos` of its input and output."""
+    source, out = (Map(*shape, halo=halo) for halo in halos)
+    return LayerNorm(source, out, 1e-3, act)
 
 
 def maps(shape: Pair, channels: tuple[int, ...], halos: tuple[int, ...]) -> tuple[Map, ...]:
@@ -187,6 +203,17 @@ ELEMENTWISE: dict[str, Workload] = {
         (Map(2, 1, 1, 35), *maps((4, 3), (35, 35), (1, 0))), Map(2, 4, 3, 35, 1), RELU
     ),
     "mul of vectors": Mul(maps((1, 1), (40, 40), (0, 0)), Map(2, 1, 1, 40)),
+}
+
+NORMS: dict[str, Workload] = {
+    "groups of a few channels": group_norm((2, 5, 7, 70), 14, (1, 2), RELU),
+    "groups of single channels": group_norm((1, 4, 3, 18), 18, (0, 1)),
+    "one group": group_norm((2, 3, 9, 75), 1, (2, 0), Activation("gelu")),
+    "groups of a vector": group_norm((3, 1, 1, 96), 3, (0, 0)),
+    "pixels": layer_norm((2, 3, 7, 37), (1, 2), Activation("gelu")),
+    "pixels of many channels": layer_norm((1, 2, 3, 300), (0, 1)),
+    "pixels of few channels": layer_norm((1, 5, 2, 3), (1, 0), RELU),
+    "vectors": layer_norm((5, 1, 1, 64)),
 }
 
 

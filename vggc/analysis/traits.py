@@ -12,6 +12,8 @@ from vggc.ir.ops import (
     AvgPool2d,
     BatchNorm,
     Conv2d,
+    GroupNorm,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Op,
@@ -19,6 +21,9 @@ from vggc.ir.ops import (
     Pair,
     PRelu,
 )
+
+NORMS: dict[type[Op], str] = {BatchNorm: "batch", GroupNorm: "group", LayerNorm: "layer"}
+"""What `norm=` says of each normalisation."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def manner(ops: tuple[Op, ...]) -> set[str]:
     """
     if not any(isinstance(op, Conv2d | Linear) for op in ops):
         return set()
-    found = {"norm=batch"} if any(isinstance(op, BatchNorm) for op in ops) else set()
+    found = {f"norm={NORMS[type(op)]}" for op in ops if type(op) in NORMS}
     functions: list[str] = [op.function for op in ops if isinstance(op, Activation)]
     functions += ["prelu" for op in ops if isinstance(op, PRelu)]
     if any(isinstance(op, Conv2d | Linear) and not op.bias for op in ops):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vggc.api.first_weights import FirstWeights, taken_weights
 from vggc.ir.graph import Graph
-from vggc.ir.ops import BatchNorm, Scale, describe
+from vggc.ir.ops import BatchNorm, GroupNorm, LayerNorm, Scale, describe
 from vggc.program import Program, load, with_block, with_classes, with_input, zoo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
@@ -412,7 +412,8 @@ def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     """
     if recipe.optimiser.decay_norms:
         return ()
-    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm | Scale)]
+    kinds = BatchNorm | GroupNorm | LayerNorm | Scale
+    norms = [node for node in graph.nodes if isinstance(node.op, kinds)]
     return tuple(name for node in norms for name in graph.weights(node))
 
 

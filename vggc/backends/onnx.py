@@ -25,7 +25,9 @@ from vggc.ir.ops import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
     Input,
+    LayerNorm,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
@@ -221,6 +223,10 @@ class _Writer:
                 self.emit("Mul", [*reads, weight], scaled)
                 if bias:
                     self.emit("Add", [scaled, *bias], output)
+            case GroupNorm():
+                self.normalise_groups(node, node.op, reads, output)
+            case LayerNorm():
+                self.normalise_places(node, node.op, reads, output)
             case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
                 # ONNX divides alpha by the size; the paper does not.
                 make("LRN", size=size, alpha=alpha * size, beta=beta, bias=k)
@@ -244,6 +250,37 @@ class _Writer:
                 raise AssertionError(f"{node.name} has no place in a graph for inference")
             case _:
                 assert_never(node.op)
+
+    def normalise_groups(self, node: Node, op: GroupNorm, reads: list[str], output: str) -> None:
+        """Opset 17 has no group normalisation: each group is an instance of its own."""
+
+        def step(kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+            return self.emit(kind, inputs, f"{node.name}.{name}", **attributes)
+
+        ones = self.constant(f"{node.name}.ones", np.ones(op.groups))
+        zeros = self.constant(f"{node.name}.zeros", np.zeros(op.groups))
+        weight, bias = (
+            self.constant(name, self.along(node, self.weights[name]))
+            for name in self.graph.weights(node)
+        )
+        by_group = self.numbers(f"{node.name}.by_group", (0, op.groups, -1))
+        by_channel = self.numbers(f"{node.name}.by_channel", (0, *node.shape))
+        groups = step("Reshape", "groups", *reads, by_group)
+        normal = step("InstanceNormalization", "normal", groups, ones, zeros, epsilon=op.eps)
+        values = step("Reshape", "values", normal, by_channel)
+        self.emit("Add", [step("Mul", "scaled", values, weight), bias], output)
+
+    def normalise_places(self, node: Node, op: LayerNorm, reads: list[str], output: str) -> None:
+        """ONNX normalises along the last axes: channels are brought there and back."""
+        roles = [self.constant(name, self.weights[name]) for name in self.graph.weights(node)]
+        if len(node.shape) == 1:
+            self.emit("LayerNormalization", [*reads, *roles], output, axis=-1, epsilon=op.eps)
+            return
+        last = self.emit("Transpose", reads, f"{node.name}.last", perm=(0, 2, 3, 1))
+        normal = self.emit(
+            "LayerNormalization", [last, *roles], f"{node.name}.normal", axis=-1, epsilon=op.eps
+        )
+        self.emit("Transpose", [normal], output, perm=(0, 3, 1, 2))
 
     def activate(self, node: Node, op: Activation, reads: list[str], output: str) -> None:
         def constant(name: str, value: float) -> str:

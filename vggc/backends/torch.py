@@ -28,7 +28,9 @@ from vggc.ir.ops import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
     Input,
+    LayerNorm,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
@@ -200,6 +202,12 @@ def _apply(
             shape = (-1, *(1,) * (x.dim() - 2))
             scaled = x * weights["weight"].view(shape)
             return scaled + weights["bias"].view(shape) if "bias" in weights else scaled
+        case GroupNorm(groups=groups, eps=eps):
+            return torch.group_norm(x, groups, weights["weight"], weights["bias"], eps)
+        case LayerNorm(eps=eps):
+            last = x.movedim(1, -1)  # as maps lie where channels come last
+            normal = F.layer_norm(last, last.shape[-1:], weights["weight"], weights["bias"], eps)
+            return normal.movedim(-1, 1)
         case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
             # torch divides alpha by the size; the paper does not.
             return F.local_response_norm(x, size, alpha * size, beta, k)

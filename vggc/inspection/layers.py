@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from vggc.analysis.receptive import Field, receptive_fields
 from vggc.inspection import diagnostics
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Activation, BatchNorm, Conv2d, PRelu, Scale, describe
+from vggc.ir.ops import (
+    Activation,
+    BatchNorm,
+    Conv2d,
+    GroupNorm,
+    LayerNorm,
+    PRelu,
+    Scale,
+    describe,
+)
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
 from vggc_runtime.preprocessing import Pixels
 
-FINISHING = BatchNorm | Scale | Activation | PRelu
+FINISHING = BatchNorm | GroupNorm | LayerNorm | Scale | Activation | PRelu
 """What is still of a layer where it stands behind it and nobody else reads that layer."""
 
 

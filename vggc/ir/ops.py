@@ -389,6 +389,64 @@ class LocalResponseNorm(_Op):
 
 
 @dataclass(frozen=True)
+class GroupNorm(_Op):
+    """Group normalisation, `(x - mean) / √(var + eps) · weight + bias`: mean and variance are those
+    of each of `groups` groups of channels of a sample, weight and bias a number per channel `(C,)`.
+
+    Its window is the value's own place, as that of other normalisations: that mean and variance are
+    taken of the whole map counts in no receptive field. Source: Wu & He 2018, section 3.1.
+    """
+
+    groups: int
+    eps: float = 1e-5
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        if x[0] % self.groups:
+            raise Misfit(
+                f"{x[0]} {_counted(x)} come in, which {self.groups} groups do not divide",
+                "`groupnorm groups=N` says how many groups there are",
+            )
+        if prod(x) == self.groups:
+            raise Misfit(
+                "each group is a single value, of which normalising leaves nothing",
+                "take fewer groups",
+            )
+        return x
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        return _scale_and_shift(x)
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element  # the output; the input is kept by what made it
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Op):
+    """Layer normalisation, `(x - mean) / √(var + eps) · weight + bias`: mean and variance are those
+    of all channels at each place of a map, or of all features of a vector; weight and bias a number
+    per channel or feature `(C,)`.
+
+    Source: Ba et al. 2016, section 3; by places as Liu et al. 2022 (ConvNeXt), section 2.6.
+    """
+
+    eps: float = 1e-6
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        if x[0] == 1:
+            raise Misfit(
+                "a single value at each place comes in, of which normalising leaves nothing",
+                "`batchnorm` normalises a channel by its other places",
+            )
+        return x
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        return _scale_and_shift(x)
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element  # the output; the input is kept by what made it
+
+
+@dataclass(frozen=True)
 class Activation(_Op):
     """An activation, a function of each value by itself: one of `ACTIVATIONS`, by its name.
 
@@ -568,6 +626,8 @@ Op: TypeAlias = (
     | BatchNorm
     | Scale
     | LocalResponseNorm
+    | GroupNorm
+    | LayerNorm
     | Activation
     | PRelu
     | Dropout
@@ -589,6 +649,16 @@ def _list(*shapes: Shape) -> str:
     if len(shapes) > MAX_TOLD:
         return ", ".join(words) + ", …"
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _counted(x: Shape) -> str:
+    """What the first extent of a shape counts."""
+    return "channels" if len(x) == 3 else "features"
+
+
+def _scale_and_shift(x: Shape) -> tuple[Weight, ...]:
+    """The weights of a normalisation: what its values are multiplied by, and what is added."""
+    return (Weight("weight", x[:1], start=1.0), Weight("bias", x[:1]))
 
 
 def _map(x: Shape) -> tuple[int, int, int]:

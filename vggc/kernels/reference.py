@@ -21,6 +21,8 @@ from vggc.kernels.workloads import (
     Conv,
     Convert,
     Dense,
+    GroupNorm,
+    LayerNorm,
     Lrn,
     Map,
     MaxPool,
@@ -64,6 +66,14 @@ def reference(
             squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
             total = sliding_window_view(squares, size, axis=3).sum(-1)
             return _exact(x / (k + alpha * total) ** beta)
+        case GroupNorm(groups=groups):
+            batch, height, width, channels = x.shape
+            parts = x.reshape(batch, height, width, groups, channels // groups)
+            normal = _normal(parts, (1, 2, 4), workload.eps).reshape(x.shape)
+            return activate(workload.act, normal * weights[0] + weights[1])
+        case LayerNorm():
+            normal = _normal(x, (3,), workload.eps)
+            return activate(workload.act, normal * weights[0] + weights[1])
         case Pointwise():
             return activate(workload.act, x)
         case PRelu():
@@ -153,6 +163,12 @@ def _padded(pad: Pad, x: Exact) -> Exact:
     ]
     mode: Any = "constant" if pad.border == "zeros" else pad.border
     return _exact(np.pad(x, ((0, 0), *sides, (0, 0)), mode))
+
+
+def _normal(x: Exact, axes: tuple[int, ...], eps: float) -> Exact:
+    """The values with mean 0 and variance 1 along axes."""
+    centred = x - x.mean(axes, keepdims=True)
+    return _exact(centred / np.sqrt((centred**2).mean(axes, keepdims=True) + eps))
 
 
 def _exact(values: Any) -> Exact:

@@ -310,6 +310,43 @@ class Lrn(_OneInput):
 
 
 @dataclass(frozen=True)
+class GroupNorm(_OneInput):
+    """Group normalisation, `(x - mean) / √(var + eps) · weight + bias`, then an activation.
+
+    Mean and variance are those of each of `groups` groups of channels of an image. The weight and
+    the bias, `(C,)` each, are not packed.
+    """
+
+    input: Map
+    output: Map
+    groups: int
+    eps: float
+    act: Activation | None = None
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {"weight": (self.output.channels,), "bias": (self.output.channels,)}
+
+
+@dataclass(frozen=True)
+class LayerNorm(_OneInput):
+    """Layer normalisation, `(x - mean) / √(var + eps) · weight + bias`, then an activation.
+
+    Mean and variance are those of the channels of each pixel. The weight and the bias, `(C,)` each,
+    are not packed.
+    """
+
+    input: Map
+    output: Map
+    eps: float
+    act: Activation | None = None
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {"weight": (self.output.channels,), "bias": (self.output.channels,)}
+
+
+@dataclass(frozen=True)
 class Pointwise(_OneInput):
     """An activation where no producer could take it in."""
 
@@ -436,6 +473,8 @@ Workload: TypeAlias = (
     | AvgPool
     | Pad
     | Lrn
+    | GroupNorm
+    | LayerNorm
     | Pointwise
     | PRelu
     | Concat
@@ -482,7 +521,7 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return Concat(inputs, output)
         case ops.Input() | ops.Conv2d() | ops.Scale() | ops.Linear() | ops.Flatten():
             raise AssertionError(f"{op} is the planner's own")
-        case ops.Add() | ops.Mul() | ops.Softmax():
+        case ops.Add() | ops.Mul() | ops.Softmax() | ops.GroupNorm() | ops.LayerNorm():
             raise AssertionError(f"{op} is the planner's own")
         case ops.BatchNorm() | ops.Dropout():
             raise AssertionError(f"{op} has no place in a folded graph")

@@ -11,7 +11,7 @@ from math import lcm
 from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Concat, Conv2d, Linear, Shape
+from vggc.ir.ops import Concat, Conv2d, GroupNorm, Linear, Shape
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
@@ -113,7 +113,7 @@ def with_classes(net: Net, num_classes: int) -> Net:
 def with_width(net: Net, factor: float) -> Net:
     """The net with `factor` times as many channels and features in its hidden layers, rounded
     to the nearest whole number and at least 1, or to the nearest multiple of the groups that a
-    convolution parts them into.
+    convolution or a normalisation parts them into.
 
     Classes and boxes stay as many as they are; features that a head gives are hidden layers. A
     convolution with a group for each channel that it reads keeps one for each.
@@ -189,6 +189,8 @@ def _scaled(
         if isinstance(node.op, Conv2d) and name not in groups:
             is_parted = reads[0] % node.op.groups == width % node.op.groups == 0
             misfits |= set() if is_parted else {index}
+        if isinstance(node.op, GroupNorm) and width % node.op.groups:
+            misfits.add(index)
         channels.append(width)
     return _Scaled(widths, groups, frozenset(misfits))
 
@@ -220,6 +222,8 @@ def _multiples(
                 made = own
             case Linear():
                 made = frozenset([name])
+            case GroupNorm(groups=groups) if index in unfit:
+                needs.append((made, groups))
             case op if op.elementwise and len(node.inputs) > 1:
                 alike.append(made)
             case _:

@@ -385,11 +385,11 @@ class _Reader:
     def inherit(self, defaults: dict[str, ast.Option]) -> None:
         """Takes what `every` says and the layer does not; one that gives an output is bare."""
         params = self.kind.params()
-        if self.linear and "act" in params and "act" not in self.values:
-            self.values["act"] = "none"
+        if self.linear:
+            self.values = {key: "none" for key in BARE if key in params} | self.values
         said = {key: str(value) for key, value in self.values.items()}
         for key, option in defaults.items():
-            if key not in params or key in self.values or (self.linear and key in BARE):
+            if key not in params or key in self.values:
                 continue
             if self.kind.leaves_no_room(key, said):
                 continue

@@ -26,6 +26,8 @@ from vggc.ir.ops import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    LayerNorm,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
@@ -60,6 +62,16 @@ ACTS = ("none", *ACTIVATIONS, "prelu")
 BORDERS: tuple[Border, ...] = get_args(Border)
 """What may lie around a map."""
 NO_PADDING: Sides = (0, 0, 0, 0)
+NORM_GROUPS = 32
+"""The groups of channels of a group normalisation that says no number. Source: Wu & He 2018."""
+NORMS: dict[str, BatchNorm | GroupNorm | LayerNorm] = {
+    "batch": BatchNorm(),
+    "group": GroupNorm(NORM_GROUPS),
+    "layer": LayerNorm(),
+}
+"""What `norm=` takes, and the op that each word stands for."""
+EPS = Real(0, 1, above=True)
+"""What is added to the variance of a normalisation."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,13 @@ def _bias() -> Any:
 
 
 def _norm() -> Any:
-    doc = "batch normalisation before the activation"
-    return _param(doc, OneOf(("none", "batch")), "none")
+    doc = f"normalisation before the activation; group: in {NORM_GROUPS} groups of channels"
+    return _param(doc, OneOf(("none", *NORMS)), "none")
+
+
+def _norm_eps() -> Any:
+    words = ", ".join(f"{op.eps:g} for {name}" for name, op in NORMS.items())
+    return _param("added to the variance", EPS, None, words, ("norm", tuple(NORMS)))
 
 
 def _act() -> Any:
@@ -188,6 +205,21 @@ class Kind:
         return {f.name: f.default for f in fields(cls) if f.default is not MISSING}  # type: ignore[arg-type]
 
 
+def _normalised(norm: str, eps: float | None) -> Expansion:
+    """The normalisation that `norm=` says, if any."""
+    if norm == "none":
+        return ()
+    op = NORMS[norm]
+    return (("norm", op if eps is None else replace(op, eps=eps)),)
+
+
+def _eps_clash(norm: str, eps: float | None) -> Clash | None:
+    if eps is not None and norm == "none":
+        known = ", ".join(f"`norm={name}`" for name in NORMS)
+        return Clash("eps", "there is no normalisation", f"say which: {known}")
+    return None
+
+
 def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
     if slope is not None and act not in SLOPES:
         reason = f"`act={act or 'relu'}` has no slope"
@@ -198,7 +230,7 @@ def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
 @dataclass(frozen=True)
 class Conv(Kind):
     name = "conv"
-    doc = "Convolution, then batch normalisation if asked, an activation."
+    doc = "Convolution, then a normalisation if asked, an activation."
     example = "conv3-64"
     scheme = "conv{block}_{nth_in_block}"
     trains = True
@@ -228,6 +260,7 @@ class Conv(Kind):
     )
     bias: bool = _bias()
     norm: str = _norm()
+    eps: float | None = _norm_eps()
     act: str | None = _act()
     slope: float | None = _slope()
 
@@ -246,23 +279,19 @@ class Conv(Kind):
             bias=self.bias,
             dilation=dilation,
         )
-        after = (*_normalised(self.norm), *_activated(self.act, self.slope))
+        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
         return (*before, ("", conv), *after)
 
     def clash(self) -> Clash | None:
         if self.width % self.groups:
             return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
-        return _slope_clash(self.act, self.slope)
+        return _eps_clash(self.norm, self.eps) or _slope_clash(self.act, self.slope)
 
 
 def _keeping(kernel: Pair, dilation: Pair) -> Sides:
     """The padding with which a map keeps its resolution at stride 1."""
     rows, columns = (extent - 1 for extent in Window(kernel, dilation=dilation).extent)
     return rows // 2, columns // 2, rows - rows // 2, columns - columns // 2
-
-
-def _normalised(norm: str) -> Expansion:
-    return (("norm", BatchNorm()),) if norm == "batch" else ()
 
 
 @dataclass(frozen=True)
@@ -385,7 +414,7 @@ class BatchNormKind(Kind):
     doc = "Batch normalisation by itself; `conv norm=batch` puts it before the activation."
     example = "batchnorm"
 
-    eps: float = _param("added to the variance", Real(0, 1, above=True), 1e-5)
+    eps: float = _param("added to the variance", EPS, 1e-5)
     momentum: float = _param("how far running statistics move", Real(0, 1, unit="%"), 0.1)
 
     def expand(self, x: Shape) -> Expansion:
@@ -408,9 +437,40 @@ class ScaleKind(Kind):
 
 
 @dataclass(frozen=True)
+class GroupNormKind(Kind):
+    name = "groupnorm"
+    doc = (
+        "Group normalisation: mean and variance of each group of channels over the whole map; "
+        "`groupnorm groups=1` takes all of a sample together."
+    )
+    example = "groupnorm groups=32"
+
+    groups: int = _param("groups of channels", WholeNumber(1, MAX_WIDTH), NORM_GROUPS)
+    eps: float = _param("added to the variance", EPS, 1e-5)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", GroupNorm(self.groups, self.eps)),)
+
+
+@dataclass(frozen=True)
+class LayerNormKind(Kind):
+    name = "layernorm"
+    doc = (
+        "Layer normalisation: mean and variance over the channels at each place of a map, over the "
+        "features of a vector."
+    )
+    example = "layernorm"
+
+    eps: float = _param("added to the variance", EPS, 1e-6)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", LayerNorm(self.eps)),)
+
+
+@dataclass(frozen=True)
 class Fc(Kind):
     name = "fc"
-    doc = "Fully-connected layer, then batch normalisation if asked, an activation."
+    doc = "Fully-connected layer, then a normalisation if asked, an activation."
     example = "fc-4096"
     scheme = "fc{block}"
     trains = True
@@ -420,16 +480,17 @@ class Fc(Kind):
     width: int = _width("output features")
     bias: bool = _bias()
     norm: str = _norm()
+    eps: float | None = _norm_eps()
     act: str | None = _act()
     slope: float | None = _slope()
 
     def expand(self, x: Shape) -> Expansion:
         linear = ("", Linear(self.width, self.bias))
-        after = (*_normalised(self.norm), *_activated(self.act, self.slope))
+        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
         return (*_flattened(x), linear, *after)
 
     def clash(self) -> Clash | None:
-        return _slope_clash(self.act, self.slope)
+        return _eps_clash(self.norm, self.eps) or _slope_clash(self.act, self.slope)
 
 
 def _flattened(x: Shape) -> Expansion:
@@ -579,6 +640,8 @@ KINDS: tuple[type[Kind], ...] = (
     Boxes,
     BatchNormKind,
     ScaleKind,
+    GroupNormKind,
+    LayerNormKind,
     Lrn,
     *_activation_words(),
     DropoutKind,
@@ -605,6 +668,11 @@ ELSEWHERE = {
     "batch_norm": "batchnorm",
     "layer_scale": "scale",
     "affine": "scale",
+    "group_norm": "groupnorm",
+    "gn": "groupnorm",
+    "layer_norm": "layernorm",
+    "ln": "layernorm",
+    "epsilon": "eps",
     "leaky_relu": "leaky",
     "identity": "skip",
     "shortcut": "skip",

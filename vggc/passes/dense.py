@@ -26,7 +26,9 @@ from vggc.ir.ops import (
     Conv2d,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
     Input,
+    LayerNorm,
     Linear,
     Misfit,
     Mul,
@@ -206,6 +208,12 @@ class _Spreading:
                 raise self.refused(node, "it multiplies whole channels, by one number each")
             case GlobalAvgPool() if slides:
                 return self.mean_of_window(node, first.node)
+            case GroupNorm() if first.spread is not None or len(node.shape) == 3:
+                raise self.refused(
+                    node, "it normalises groups by the mean and variance of a whole map"
+                )
+            case LayerNorm() if first.spread is not None:
+                return replace(first, node=self.add(node, self.point(node, first)))
             case _ if len(reads) > 1 and any(read.spread for read in reads):
                 return self.joined(node, reads, slides=slides)
             case op if op.elementwise and first.spread is not None:

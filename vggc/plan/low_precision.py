@@ -24,6 +24,8 @@ from vggc.kernels.workloads import (
     Convert,
     Dense,
     Format,
+    GroupNorm,
+    LayerNorm,
     Lrn,
     Map,
     MaxPool,
@@ -166,7 +168,17 @@ class _Rewriter:
                 return replace(workload, inputs=sources, output=self._low(index, workload.output))
             case ToNhwc():
                 return replace(workload, output=self._low(index, workload.output))
-            case MaxPool() | AvgPool() | Pad() | Lrn() | Pointwise() | PRelu() | Conv():
+            case (
+                MaxPool()
+                | AvgPool()
+                | Pad()
+                | Lrn()
+                | GroupNorm()
+                | LayerNorm()
+                | Pointwise()
+                | PRelu()
+                | Conv()
+            ):
                 source, out = self._low(index, workload.input), self._low(index, workload.output)
                 return replace(workload, input=source, output=out)
             case _:

@@ -16,7 +16,9 @@ from vggc.ir.ops import (
     Add,
     Conv2d,
     Flatten,
+    GroupNorm,
     Input,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mul,
@@ -172,6 +174,18 @@ class _Planner:
                 join = workloads.Add if isinstance(node.op, Add) else workloads.Mul
                 joined = join(self.maps(node), self.map(last), act)
                 self.emit(last, joined, self.reads(node))
+            case GroupNorm(groups=groups, eps=eps):
+                last, act = self.fused(index)
+                (source,) = self.maps(node)
+                group_norm = workloads.GroupNorm(
+                    input=source, output=self.map(last), groups=groups, eps=eps, act=act
+                )
+                self.emit(last, group_norm, self.reads(node), node)
+            case LayerNorm(eps=eps):
+                last, act = self.fused(index)
+                (source,) = self.maps(node)
+                layer_norm = workloads.LayerNorm(source, self.map(last), eps, act)
+                self.emit(last, layer_norm, self.reads(node), node)
             case Flatten():
                 self.flatten(index, node)
             case Softmax():

@@ -18,6 +18,8 @@ from vggc.kernels.workloads import (
     Concat,
     Conv,
     Format,
+    GroupNorm,
+    LayerNorm,
     Lrn,
     MaxPool,
     Mul,
@@ -113,6 +115,8 @@ def keeps_on_gpus(workload: Workload) -> bool:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
             return True
         case Add() | Mul() | Concat() | Pad():
+            return True
+        case GroupNorm() | LayerNorm():
             return True
         case Conv():
             return workload.groups > 1

@@ -17,6 +17,7 @@ from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, MulRows, Pointwise
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
 from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.norm import NormGroups, NormPixels
 from vggc.kernels.cpu.pad import PadRows
 from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
 from vggc.kernels.cpu.softmax import SoftmaxRows
@@ -50,6 +51,8 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     LargeWindow,
     PadRows,
     LrnRows,
+    NormGroups,
+    NormPixels,
     PointwiseRows,
     PReluRows,
     AddRows,

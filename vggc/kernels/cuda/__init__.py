@@ -17,6 +17,7 @@ from vggc.kernels.cuda.mma import MmaWindows
 from vggc.kernels.cuda.mma_dense import MmaDense
 from vggc.kernels.cuda.mma_image import MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches
+from vggc.kernels.cuda.norm import NormRows, NormWarps
 from vggc.kernels.cuda.pad import PadThreads
 from vggc.kernels.cuda.segment_dense import SegmentGemv
 from vggc.kernels.cuda.segments import ConvertSegments, MaxPoolSegments
@@ -68,6 +69,8 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     GlobalMean,
     PadThreads,
     LrnThreads,
+    NormRows,
+    NormWarps,
     PointwiseThreads,
     PReluThreads,
     AddThreads,
