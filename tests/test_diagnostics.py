@@ -187,6 +187,8 @@ PACKAGES = (
     "vggc.program",
     "vggc.evaluation.diagnostics",
     "vggc.inspection.diagnostics",
+    "vggc.preprocessing.diagnostics",
+    "vggc.api.trained",
     "vggc.api.export",
     "vggc.deployment.diagnostics",
     "vggc.serving.diagnostics",

@@ -97,7 +97,7 @@ class Net:
         """
         from PIL import Image
 
-        from vggc_runtime.preprocessing import BrokenImageError, decode
+        from vggc_runtime.preprocessing import BrokenImageError
 
         how = self.preprocessing
         place: str | Path = "the picture"
@@ -106,7 +106,7 @@ class Net:
                 case Image.Image():
                     return how.of_picture(picture)
                 case bytes():
-                    return how.of(decode(io.BytesIO(picture), len(how.mean), white=how.white))
+                    return how.of(how.open(io.BytesIO(picture)))
                 case str() | os.PathLike():
                     place = Path(picture)
                     return how.read(place)

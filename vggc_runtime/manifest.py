@@ -20,7 +20,7 @@ from vggc_runtime.json_file import MalformedError, read_json
 from vggc_runtime.outputs import HeadKind, Output
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 MOST_CLASSES = 1 << 20
 MOST_AXES = 8
@@ -142,6 +142,8 @@ def _preprocessing(value: dict[str, Any]) -> dict[str, Any]:
         "scale": _maybe(value, "scale", int),
         **{name: tuple(_each(_item(value, name, list), float, name)) for name in ("mean", "std")},
         "white": (_maybe(white, "whole", float), _maybe(white, "real", float)),
+        "background": tuple(_each(_item(value, "background", list), int, "background")),
+        **{name: _item(value, name, str) for name in ("fit", "interpolation", "order")},
     }
 
 

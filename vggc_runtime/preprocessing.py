@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,14 @@ from vggc_runtime.greys import (
 )
 
 Pixels = npt.NDArray[np.uint8]
+Colour: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
+Fit: TypeAlias = Literal["crop", "squash", "pad"]
+"""How a picture comes to have the size of a net's input: see `Preprocessing`."""
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+"""How pixels of a resized picture are made of others."""
+ChannelOrder: TypeAlias = Literal["rgb", "bgr"]
+"""In which order a net takes the colours."""
 
 IMAGE_CHANNELS = (1, 3)
 """The channels that a net of images may take: grey or RGB."""
@@ -72,8 +80,18 @@ that; what it is cut from may be larger."""
 LEAST_STD, MOST = 1e-12, 1e12
 """Means and deviations within these leave float32 finite."""
 
-BACKDROP = (255, 255, 255, 255)
-"""What transparent pictures are laid over: white, as browsers and viewers show them."""
+WHITE: Colour = (255, 255, 255)
+"""What transparent pictures are laid over unless told: white, as browsers and viewers do it."""
+
+FILTERS: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+"""Pillow's filters. All but the nearest are widened where pictures shrink, so that every pixel
+counts (antialiasing)."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -120,14 +138,19 @@ class Opened:
 class Preprocessing:
     """What happens to an image before a net sees it, outside of augmentation.
 
-    1. It is opened as `decode` says; in greys of more than eight bits `white` is white.
-    2. It is resized in proportion (bilinear, antialiased) until its shorter side has
-       `scale` pixels; with `scale` None, until it just covers `size`.
-    3. The centre of `size` (H, W) is cut out.
+    1. It is opened as `decode` says: upright, transparent parts laid over the `background`; in
+       greys of more than eight bits `white` is white.
+    2. It is brought to `size` (H, W) by `interpolation`, as `fit` says:
+       "crop": resized in proportion until its shorter side has `scale` pixels; with `scale` None,
+       until it just covers `size`. Of that the centre is cut out.
+       "squash": resized to `size` at once, whatever its proportion.
+       "pad": resized in proportion until it just lies within `size`, with the `background` on both
+       sides.
+    3. The colours are put into `order`.
     4. Each channel's values v from 0 to 255 become (v / 255 − mean) / std.
 
-    `mean` and `std` hold one value a channel: three for RGB, one for grey. They are those
-    of all pixels of the training images.
+    `mean` and `std` hold one value a channel, in `order`: three of colours, one of grey. Those of a
+    run are those of all pixels of its training images.
     Source: Simonyan & Zisserman (2015), section 2.1, for the subtraction of the mean.
     """
 
@@ -136,6 +159,10 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     white: Greys = UNKNOWN
+    fit: Fit = "crop"
+    interpolation: Interpolation = "bilinear"
+    background: Colour = WHITE
+    order: ChannelOrder = "rgb"
 
     def problem(self, input_shape: tuple[int, ...]) -> str | None:
         """What keeps this from preparing images for a net's input (C, H, W), if anything."""
@@ -146,9 +173,21 @@ class Preprocessing:
             f"size and scale are not from 1 to {MAX_SIDE}": not all(
                 1 <= side <= MAX_SIDE for side in sides
             ),
+            "fit is none of " + ", ".join(get_args(Fit)): self.fit not in get_args(Fit),
+            "scale is said, which pictures have that are cut": (
+                self.fit != "crop" and self.scale is not None
+            ),
             "scale is less than a side of size, which images must cover": (
                 self.scale is not None and self.scale < max(self.size)
             ),
+            "interpolation is none of " + ", ".join(FILTERS): self.interpolation not in FILTERS,
+            "background is not three numbers from 0 to 255": not (
+                len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
+            ),
+            "order is none of " + ", ".join(get_args(ChannelOrder)): (
+                self.order not in get_args(ChannelOrder)
+            ),
+            "order is that of three channels": self.order == "bgr" and channels != 3,
             "mean and std do not hold one value for each channel": not (
                 channels == len(self.mean) == len(self.std)
             ),
@@ -170,7 +209,20 @@ class Preprocessing:
         Raises:
             BrokenImageError: the file is no usable image.
         """
-        return self.of(decode(path, len(self.mean), white=self.white))
+        return self.of(self.open(path))
+
+    def open(self, file: Path | BinaryIO) -> Image.Image:
+        """The image in a file as `decode` gives it for this net.
+
+        Raises:
+            BrokenImageError: the file is no usable image.
+        """
+        return opened(file, len(self.mean), None, self.look).image
+
+    @property
+    def look(self) -> Look:
+        """What counts where a picture is opened."""
+        return Look(self.white, self.background)
 
     def of_picture(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """An image that the caller has opened as a net's input, float32 (1, C, H, W): the same as
@@ -190,21 +242,41 @@ class Preprocessing:
         channels = len(self.mean)
         require_channels(channels)
         try:
-            return viewed(image, channels, self.white).image
+            return viewed(image, channels, self.look).image
         except BrokenImageError:
             raise
         except Exception as fault:  # whatever a decoder does on hostile bytes
             raise BrokenImageError(reason(fault)) from None
 
     def of(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """An image that `decode` gave as a net's input, float32 (1, C, H, W)."""
-        return self.normalise(centre(resize(image, self.scale, self.size), self.size)[None])
+        """An image that `open` gave as a net's input, float32 (1, C, H, W)."""
+        return self.normalise(centre(self.whole(image), self.size)[None])
+
+    def whole(self, image: Image.Image) -> Pixels:
+        """An image that `open` gave at the scale at which a net sees it, uint8 (H, W, C): of its
+        centre the net sees `size`. One that is padded has its padding.
+        """
+        how = self.fit, self.interpolation, self.background
+        return resize(image, self.scale, self.size, *how)
 
     def normalise(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Pixels (N, H, W, C) from 0 to 255 as a net's input, float32 (N, C, H, W)."""
+        """Pixels (N, H, W, C) from 0 to 255, in colours RGB, as a net's input, float32 (N, C, H,
+        W).
+        """
         mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
-        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        ordered = pixels[..., ::-1] if self.order == "bgr" else pixels
+        values = (ordered.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What counts where a picture is opened: what is white in greys of more than eight bits,
+    and what transparent parts are laid over.
+    """
+
+    white: Greys = UNKNOWN
+    background: Colour = WHITE
 
 
 def decode(
@@ -212,12 +284,13 @@ def decode(
     channels: int,
     least: tuple[int | None, tuple[int, int]] | None = None,
     white: Greys = UNKNOWN,
+    background: Colour = WHITE,
 ) -> Image.Image:
     """The image in a file as a viewer shows it, RGB for three channels and grey for one.
 
-    It is turned upright as its orientation says, and laid over white where it is transparent. Greys
-    of more than eight bits have `white` as white, unless their file says otherwise. Of several
-    images in a file it is the first.
+    It is turned upright as its orientation says, and laid over the `background` where it is
+    transparent. Greys of more than eight bits have `white` as white, unless their file says
+    otherwise. Of several images in a file it is the first.
 
     With `least` = (scale, size) of `resize`, a JPEG may come at a half, a quarter or an eighth of
     its size, as long as it need not be enlarged; that takes a fraction of the time.
@@ -226,14 +299,14 @@ def decode(
         BrokenImageError: the file cannot be read, is too large or not an image, or the
             net takes neither 1 nor 3 channels.
     """
-    return opened(file, channels, least, white).image
+    return opened(file, channels, least, Look(white, background)).image
 
 
 def opened(
     file: Path | BinaryIO,
     channels: int,
     least: tuple[int | None, tuple[int, int]] | None,
-    white: Greys,
+    look: Look,
 ) -> Opened:
     """`decode`, which tells of deep greys, too.
 
@@ -246,7 +319,7 @@ def opened(
         with ExitStack() as stack:
             source = stack.enter_context(open_file(file)) if isinstance(file, Path) else file
             image = stack.enter_context(Image.open(source, formats=KNOWN))
-            return viewed(image, channels, white, least)
+            return viewed(image, channels, look, least)
     except BrokenImageError:
         raise
     except Exception as fault:  # whatever a decoder does on hostile bytes
@@ -256,7 +329,7 @@ def opened(
 def viewed(
     image: Image.Image,
     channels: int,
-    white: Greys,
+    look: Look,
     least: tuple[int | None, tuple[int, int]] | None = None,
 ) -> Opened:
     """An image, opened and perhaps not loaded yet, as `decode` gives it.
@@ -267,7 +340,7 @@ def viewed(
     check_size(*image.size)
     if least is not None and isinstance(image, JpegImageFile):
         draft(image, least)
-    found = flat(image, white)
+    found = flat(image, look)
     turn = TURNS.get(orientation(image))
     upright = found.image if turn is None else found.image.transpose(turn)
     wanted = "RGB" if channels == 3 else "L"
@@ -291,14 +364,14 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
-def flat(image: Image.Image, white: Greys) -> Opened:
+def flat(image: Image.Image, look: Look) -> Opened:
     """An image, not loaded yet, in 8 bits and without transparency.
 
     Raises:
         UnclearGreyError, BrokenImageError: as `opened`.
     """
     if image.mode in KINDS:
-        return deep_grey(image, white)
+        return deep_grey(image, look)
     may_be_lost = has_deep_colours(image)
     image.load()
     if may_be_lost and are_lost(image):
@@ -306,10 +379,11 @@ def flat(image: Image.Image, white: Greys) -> Opened:
     if not image.has_transparency_data:
         return Opened(image)
     clear = image.convert("RGBA")
-    return Opened(Image.alpha_composite(Image.new("RGBA", clear.size, BACKDROP), clear))
+    backdrop = Image.new("RGBA", clear.size, (*look.background, 255))
+    return Opened(Image.alpha_composite(backdrop, clear))
 
 
-def deep_grey(image: Image.Image, white: Greys) -> Opened:
+def deep_grey(image: Image.Image, look: Look) -> Opened:
     """A grey image of more than eight bits, not loaded yet, in 8 bits.
 
     Raises:
@@ -322,7 +396,7 @@ def deep_grey(image: Image.Image, white: Greys) -> Opened:
     low, high = float(values.min()), float(values.max())
     if not (isfinite(low) and isfinite(high)):
         raise BrokenImageError("it holds values that are not finite")
-    found = white_of_one(kind, high, Greys.only(kind, declared) if declared else white)
+    found = white_of_one(kind, high, Greys.only(kind, declared) if declared else look.white)
     if low < 0 and (kind == "whole" or -low > (OVER - 1) * max(high, 1)):
         raise BrokenImageError(f"its values go down to {low:,.6g}, and black is 0")
     brightest = UNKNOWN if declared else Greys.only(kind, high)
@@ -331,7 +405,7 @@ def deep_grey(image: Image.Image, white: Greys) -> Opened:
     grey = in_eight_bits(values, found, negative=negative)
     key = image.info.get("transparency")
     if isinstance(key, int):
-        grey.paste(BACKDROP[0], mask=Image.fromarray(values == key))
+        grey.paste(in_grey(look.background), mask=Image.fromarray(values == key))
     return Opened(grey, brightest)
 
 
@@ -360,34 +434,66 @@ def reason(fault: Exception) -> str:
             return (str(fault).splitlines() or [type(fault).__name__])[0][:100]
 
 
-def resize(image: Image.Image, scale: int | None, size: tuple[int, int]) -> Pixels:
-    """The image resized in proportion, rows first, then columns, uint8 (H, W, C).
-
-    Its shorter side gets `scale` pixels; with None, it just covers `size` (H, W).
+def resize(
+    image: Image.Image,
+    scale: int | None,
+    size: tuple[int, int],
+    fit: Fit = "crop",
+    interpolation: Interpolation = "bilinear",
+    background: Colour = WHITE,
+) -> Pixels:
+    """All of an image, resized as `Preprocessing` says, rows first, then columns, uint8 (H, W, C);
+    padded where it is to be.
     """
-    width, height = target_size(image.size, scale, size)
+    width, height = target_size(image.size, scale, size, fit)
     # Rounded in between, so that the order counts. Pillow's own depends on its version: from 13 on
     # it begins with the columns where these lose more than twice as many pixels as the rows.
     for each in ((width, image.height), (width, height)):
         if each != image.size:
-            image = image.resize(each, Image.Resampling.BILINEAR)
-    return pixels_of(image)
+            image = image.resize(each, FILTERS[interpolation])
+    pixels = pixels_of(image)
+    return padded(pixels, size, background) if fit == "pad" else pixels
 
 
 def target_size(
-    image: tuple[int, int], scale: int | None, size: tuple[int, int]
+    image: tuple[int, int], scale: int | None, size: tuple[int, int], fit: Fit = "crop"
 ) -> tuple[int, int]:
     """Width and height that `resize` gives an image of a width and height."""
-    (width, height), (least_height, least_width) = image, size
-    cover = max(least_height / height, least_width / width)
-    factor = scale / min(width, height) if scale else cover
-    return max(least_width, round(width * factor)), max(least_height, round(height * factor))
+    (width, height), (wanted_height, wanted_width) = image, size
+    factors = wanted_height / height, wanted_width / width
+    match fit:
+        case "crop":
+            factor = scale / min(width, height) if scale else max(factors)
+            whole = round(width * factor), round(height * factor)
+            return max(wanted_width, whole[0]), max(wanted_height, whole[1])
+        case "squash":
+            return wanted_width, wanted_height
+        case "pad":
+            factor = min(factors)
+            whole = max(1, round(width * factor)), max(1, round(height * factor))
+            return min(wanted_width, whole[0]), min(wanted_height, whole[1])
 
 
 def pixels_of(image: Image.Image) -> Pixels:
     """The values of an image, uint8 (H, W, C)."""
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def padded(pixels: Pixels, size: tuple[int, int], background: Colour) -> Pixels:
+    """An image (H, W, C) in the middle of a larger one of a `size` (H, W)."""
+    height, width, channels = pixels.shape
+    colour = background if channels == 3 else in_grey(background)
+    whole = np.full((*size, channels), colour, np.uint8)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    whole[top : top + height, left : left + width] = pixels
+    return whole
+
+
+def in_grey(colour: Colour) -> int:
+    """The grey that pictures have in place of a colour, from 0 to 255."""
+    grey = Image.new("RGB", (1, 1), colour).convert("L")
+    return int(np.asarray(grey)[0, 0])
 
 
 def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:

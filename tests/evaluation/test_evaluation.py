@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from vggc_runtime.preprocessing import Preprocessing, centre, decode, resize
 NET = "net small input 3x8x8 conv3-4 | pool | fc-6 norm=batch | dropout | fc-3 | softmax"
 PREPROCESSING = Preprocessing((8, 8), 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 DENSE = Views((View(10, None, 1.0),), flip=True)
-BOTH = views_of(Protocol(scales=(9, 12), dense=True, crops=Crops(2), flip=True), None)
+BOTH = views_of(Protocol(scales=(9, 12), dense=True, crops=Crops(2), flip=True), PREPROCESSING)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def verdicts(viewers: list[Viewer], part: Part, workers: int = 0) -> dict[int, n
 
 def test_the_whole_image_and_its_crops_count_the_same_and_so_do_scales() -> None:
     protocol = Protocol(scales=(256, 384), dense=True, crops=Crops(3), flip=False)
-    assert views_of(protocol, None) == Views(
+    assert views_of(protocol, PREPROCESSING) == Views(
         (
             View(256, None, 1 / 4),
             View(384, None, 1 / 4),
@@ -123,12 +124,18 @@ def test_the_whole_image_and_its_crops_count_the_same_and_so_do_scales() -> None
         flip=False,
     )
     only_crops = Protocol(scales=(256,), dense=False, crops=Crops(5), flip=True)
-    assert views_of(only_crops, None) == Views((View(256, 5, 1.0),), flip=True)
+    assert views_of(only_crops, PREPROCESSING) == Views((View(256, 5, 1.0),), flip=True)
 
 
 @pytest.mark.parametrize("usual", [None, 300])
 def test_without_scales_images_are_looked_at_as_in_training(usual: int | None) -> None:
-    assert views_of(Protocol(), usual).views == (View(usual, None, 1.0),)
+    how = replace(PREPROCESSING, scale=usual)
+    assert views_of(Protocol(), how).views == (View(usual, None, 1.0),)
+
+
+def test_what_is_squashed_is_seen_at_one_scale() -> None:
+    how = replace(PREPROCESSING, scale=None, fit="squash")
+    assert views_of(Protocol(scales=(256, 512)), how).views == (View(None, None, 1.0),)
 
 
 def test_crops_lie_regularly_from_edge_to_edge() -> None:

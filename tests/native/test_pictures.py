@@ -17,8 +17,8 @@ from PIL import Image
 from tests.support import ROOT
 from tests.support.aarch64 import COMPILER, MISSING, QEMU
 from tests.support.c_programs import ADDRESSES, compiled, needs_cc
-from vggc.api.trained import IMAGENET_MEAN, IMAGENET_STD, imagenet_preprocessing
 from vggc.compiler.preprocessing_table import preprocessing_initialiser
+from vggc.preprocessing.presets import PRESETS, TORCHVISION
 from vggc.program import from_zoo, zoo
 from vggc_runtime.greys import Greys
 from vggc_runtime.preprocessing import (
@@ -35,7 +35,7 @@ from vggc_runtime.preprocessing import (
 pytestmark = needs_cc
 
 DRIVER = Path(__file__).with_name("pictures_driver.c")
-IMAGENET = Preprocessing((224, 224), 256, IMAGENET_MEAN, IMAGENET_STD)
+IMAGENET = TORCHVISION.at((3, 224, 224))
 GREY = Preprocessing((28, 28), 32, (0.1307,), (0.3081,))
 ODD = Preprocessing((37, 61), 64, (0.1, 0.7, 1 / 3), (0.123, 1e-7, 12345.678))
 PLANS = (
@@ -49,9 +49,17 @@ PLANS = (
     replace(ODD, size=(1, 1), scale=1),
     replace(ODD, size=(97, 3), scale=None),
     replace(GREY, size=(5, 6), scale=600),
+    replace(ODD, interpolation="bicubic", order="bgr"),
+    replace(GREY, interpolation="bicubic"),
+    replace(ODD, interpolation="box"),
+    replace(ODD, interpolation="nearest"),
+    replace(ODD, scale=None, fit="squash", interpolation="nearest", order="bgr"),
+    replace(ODD, scale=None, fit="squash", interpolation="bicubic"),
+    replace(ODD, scale=None, fit="pad", background=(1, 128, 250), order="bgr"),
+    replace(GREY, scale=None, fit="pad", interpolation="box", background=(10, 200, 90)),
 )
 """Crops of all of a picture's shorter side and of a small part of it, upright and lying, of one
-pixel, in colour and in grey.
+pixel, in colour and in grey; squashed and padded ones; each filter that C has.
 """
 
 
@@ -138,7 +146,7 @@ def drawn(count: int, longest: int = 700, plans: Sequence[Preprocessing] = PLANS
     rng = np.random.default_rng(17)
     pictures = []
     for number, plan in enumerate(plans):
-        width, height = target_size((16, 9), plan.scale, plan.size)
+        width, height = target_size((16, 9), plan.scale, plan.size, plan.fit)
         sizes = [(1, 1), (width, height), (width + 1, height), (width, max(1, height - 1))]
         sizes += [(393, 384), (384, 399)]
         sizes += [(w, h) for w, h in ((width * 20, height * 20),) if w * h <= longest * longest]
@@ -196,8 +204,9 @@ def test_other_processors_give_the_same_values(tmp_path: Path) -> None:
 
 def test_the_zoo_is_prepared_for(tmp_path: Path) -> None:
     inputs = {from_zoo(name).graph.input for name in zoo()}
-    plans = [imagenet_preprocessing(each) for each in sorted(inputs)]
+    plans = [TORCHVISION.at(each) for each in sorted(inputs)]
     plans += [replace(plan, scale=None) for plan in plans]
+    plans += [preset.at((3, 224, 224)) for preset in PRESETS.values()]
     assert differing(driver(tmp_path, plans), drawn(7, 500, plans), plans) == []
 
 
@@ -253,6 +262,7 @@ def test_python_refuses_the_same_sizes() -> None:
         replace(GREY, scale=27),
         replace(GREY, size=(0, 28)),
         replace(GREY, scale=MAX_SIDE + 1),
+        replace(GREY, interpolation="lanczos"),
     ],
 )
 def test_what_c_does_not_know_has_no_table(how: Preprocessing) -> None:
@@ -262,7 +272,8 @@ def test_what_c_does_not_know_has_no_table(how: Preprocessing) -> None:
 def test_a_table_says_all_of_a_preprocessing() -> None:
     text = preprocessing_initialiser(replace(GREY, scale=None, size=(28, 30)))
     assert text is not None
-    assert ".channels = 1,\n  .height = 28, .width = 30,\n  .scale = 0,\n" in text
+    assert ".channels = 1,\n  .fit = FIT_CROP, .interpolation = BY_BILINEAR,\n" in text
+    assert ".height = 28, .width = 30,\n  .scale = 0,\n" in text
     values = [float.fromhex(word) for word in re.findall(r"(-?0x[\da-f.]+p[+-]\d+)f", text)]
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     assert np.array_equal(values, GREY.normalise(every).ravel())

@@ -403,7 +403,7 @@ def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
 def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, format_version=99, unheard_of=1)
-    assert "made by format 99; this is format 6" in refusal(folder)
+    assert "made by format 99; this is format 7" in refusal(folder)
 
 
 def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:

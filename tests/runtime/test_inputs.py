@@ -67,6 +67,8 @@ def test_pixels_are_prepared_as_those_of_an_image(tmp_path: Path) -> None:
     found = array(path, several)
     assert (found[:2] == expected).all()
     assert (found == array(path, several.transpose(0, 3, 1, 2))).all()
+    for kind in (np.int16, np.uint16, np.int64, ">i4"):
+        assert (array(path, several.astype(kind)) == found).all()
     path.rename(tmp_path / "X.NPY")
     assert (read(tmp_path / "X.NPY") == found).all()
 
@@ -95,9 +97,11 @@ def test_floats_are_values_that_are_normalised_already(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (np.zeros((3, 8, 8), np.int64), "it holds int64, which is neither pixels nor normalised"),
-        (np.zeros((3, 8, 8), np.uint16), "it holds uint16, which is neither"),
-        (np.zeros((3, 8, 8), np.int8), "it holds int8, which is neither"),
+        (np.zeros((3, 8, 8), np.int64), "it holds int64 from 0 to 0: as pixels all of it would be"),
+        (np.eye(8, dtype=np.uint16)[None].repeat(3, 0), "it holds uint16 from 0 to 1: as pixels"),
+        (np.full((3, 8, 8), 256, np.uint16), "from 256 to 256, and pixels go from 0 to 255"),
+        (np.full((3, 8, 8), -2, np.int8), "it holds int8 from -2 to -2, and pixels go from 0"),
+        (np.full((3, 8, 8), 1 << 63, np.uint64), "it holds uint64 from 9223372036854775808 to"),
         (np.zeros((3, 8, 8), bool), "it holds bool, which is neither"),
         (np.zeros((3, 8, 8), complex), "it holds complex128, which is neither"),
         (np.zeros((3, 8, 8), "S4"), "not a .npy file of numbers"),

@@ -46,7 +46,7 @@ def in_pixels(
         each = np.moveaxis(values.astype(np.float64), 0, -1).reshape(rows, columns, -1, 4)
         windows = positions.windows((rows, columns), how.size)
         boxes = to_picture(corners_of(each), windows[:, :, None])
-    shares = clipped(to_picture(boxes, central(picture, how.scale, how.size)))
+    shares = clipped(to_picture(boxes, central(picture, how.scale, how.size, how.fit)))
     found: Corners = shares * np.asarray([*picture, *picture])
     return found
 

@@ -72,6 +72,7 @@ class CompileOptions:
     archs: tuple[str, ...] = ()
     graphs: bool = True
     weights: Path | None = None
+    preprocessing: str | None = None
     seed: int | None = None
     batches: tuple[int, ...] = (1,)
     sizes: tuple[tuple[int, int], ...] = ()
@@ -183,7 +184,8 @@ def plan(
     sizes, dense = checked_sizes(options.sizes, options.dense)
     entries = len(options.batches) * (len(sizes) + len(dense) or 1)
     need = compiling(options.target, options.precision, entries)
-    asked = ask(spec, options.weights, options.seed, sizes[0] if sizes else None, need, say)
+    size = sizes[0] if sizes else None
+    asked = ask(spec, options.weights, options.seed, size, need, say, options.preprocessing)
     applied = applied_at(asked.program, sizes, dense)
     for each in applied:
         need.require(each.spread.graph)

@@ -85,6 +85,7 @@ class EvalOptions:
     """How the user wants `eval` and `predict` to look at images; None where nothing is said."""
 
     weights: Path | None = None
+    preprocessing: str | None = None
     scales: str | None = None
     protocol: ProtocolName | None = None
     grid: str | None = None
@@ -113,6 +114,11 @@ class TestedRun:
     subject: Subject
     protocol: Protocol
     views: Views
+
+    def remarks(self, weights: Path | None) -> list[str]:
+        """What whoever takes these weights should know of them, and of their pictures."""
+        told = self.subject.remark
+        return [*self.run.remarks(weights), *([told] if told else [])]
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     machine = choose_machine(options.device or "auto", options.precision or "float32")
     world = ALONE if alone else World.here()
     entries = tuple(
-        entry(run, protocol, options.weights) for run, protocol in zip(runs, protocols, strict=True)
+        entry(run, protocol, options) for run, protocol in zip(runs, protocols, strict=True)
     )
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
@@ -297,26 +303,33 @@ def switch(on: bool) -> str:
     return "on" if on else "off"
 
 
-def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
+def entry(run: Run, protocol: Protocol, options: EvalOptions) -> TestedRun:
     """A run as it is to be tested: with the weights that are meant, and the views of a protocol.
 
     Raises:
         UserError: the run has no weights, or its net tells no classes or cannot be applied so.
     """
-    subject = from_run(run, weights)
+    subject = from_run(run, options.weights, preprocessing=options.preprocessing)
     graph = classifier(subject.program.graph)
     if graph is None:
         raise UserError(diagnostics.NoClassesToTest(str(run.folder)))
-    views = views_of(protocol, run.record.preprocessing.scale)
+    refuse_scales(options, subject.preprocessing)
+    views = views_of(protocol, subject.preprocessing)
     if protocol.dense:
         dense(drop_final_softmax(graph))
     return TestedRun(run, graph, subject, protocol, views)
 
 
+def refuse_scales(options: EvalOptions, how: Preprocessing) -> None:
+    """Raises: UserError where scales are asked for, and pictures are brought to one size whole."""
+    if options.scales is not None and how.fit != "crop":
+        raise UserError(diagnostics.ScalesOfWhole(how.fit))
+
+
 def centre_of(entry: TestedRun) -> TestedRun:
     """The run of an entry, to be looked at by its centre crop."""
     protocol = protocol_of(entry.run, EvalOptions(protocol="centre"))
-    views = views_of(protocol, entry.run.record.preprocessing.scale)
+    views = views_of(protocol, entry.subject.preprocessing)
     return replace(entry, protocol=protocol, views=views)
 
 

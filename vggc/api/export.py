@@ -19,6 +19,7 @@ from vggc.program import Program
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
 from vggc.support.files import check_target, new_file
 from vggc.support.paths import is_artifact
+from vggc_runtime.preprocessing import WHITE
 from vggc_runtime.version import __version__
 
 METADATA = "metadata.json"
@@ -80,6 +81,7 @@ class ExportOptions:
     out: Path
     format: ExportFormat | DeployFormat = "onnx"
     weights: Path | None = None
+    preprocessing: str | None = None
     seed: int | None = None
     size: tuple[int, int] | None = None
     name: str | None = None
@@ -111,7 +113,12 @@ def plan(
     """
     match parse_format(options.format):
         case "triton" | "ray" | "docker" as style:
-            given = {"weights": options.weights, "seed": options.seed, "input": options.size}
+            given = {
+                "weights": options.weights,
+                "preprocessing": options.preprocessing,
+                "seed": options.seed,
+                "input": options.size,
+            }
             fixed = [option for option, value in given.items() if value is not None]
             return plan_deployment(spec, style, options.out, options.name, fixed)
         case style:
@@ -134,7 +141,8 @@ def plan_export(
         raise UserError(NameOfExport(style, listed(DEPLOY_FORMATS)))
     check_target(options.out)
     need = EXPORTS[style]
-    asked = ask(spec, options.weights, options.seed, options.size, need, say)
+    how = options.preprocessing
+    asked = ask(spec, options.weights, options.seed, options.size, need, say, how)
     refuse(asked.program.graph, style)
     return ExportPlan(asked.subject(), style, options.out)
 
@@ -167,7 +175,11 @@ def metadata(subject: Subject) -> dict[str, Any]:
         "net": subject.program.net.name,
         "input": list(graph.input),
         "preprocessing": in_words(subject),
+        "fit": how.fit,
         "scale": how.scale,
+        "interpolation": how.interpolation,
+        "background": list(how.background),
+        "order": how.order,
         "mean": list(how.mean),
         "std": list(how.std),
         "outputs": {head.name: gives(graph, head) for head in graph.heads},
@@ -186,13 +198,28 @@ def in_words(subject: Subject) -> str:
     channels, height, width = subject.program.graph.input
     how = subject.preprocessing
     size = f"{height}x{width}"
-    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    length = f"the shorter side has {how.scale} pixels" if how.scale else f"it just covers {size}"
+    colours = {1: "grey", 3: how.order.upper()}.get(channels, f"{channels} channels")
+    ground = "white" if how.background == WHITE else "RGB " + ", ".join(map(str, how.background))
+    filter_ = how.interpolation + ("" if how.interpolation == "nearest" else ", antialiased")
+    match how.fit:
+        case "crop":
+            side = f"the shorter side has {how.scale} pixels"
+            length = side if how.scale else f"it just covers {size}"
+            fitted = (
+                f"resized in proportion ({filter_}) until {length}; the centre, "
+                f"{size} (height x width), cut out"
+            )
+        case "squash":
+            fitted = f"resized ({filter_}) to {size} (height x width), whatever its proportion"
+        case "pad":
+            fitted = (
+                f"resized in proportion ({filter_}) until it just lies within {size} (height x "
+                f"width), with {ground} on both sides of it"
+            )
     mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (how.mean, how.std))
     return (
-        f"{colours}, upright, laid over white; resized in proportion (bilinear, antialiased) until "
-        f"{length}; the centre, "
-        f"{size} (height x width), cut out; values v from 0 to 255 become (v / 255 - mean) / std, "
+        f"{colours}, upright, laid over {ground}; {fitted}; "
+        f"values v from 0 to 255 become (v / 255 - mean) / std, "
         f"mean {mean}, std {std}; float32, NCHW"
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from vggc.api.evaluate import EvalOptions, protocol_for, usual_batch
+from vggc.api.evaluate import EvalOptions, protocol_for, refuse_scales, usual_batch
 from vggc.api.predict import FLAGS
 from vggc.api.run import session_of
 from vggc.api.score_table import distinct_scales, ways
@@ -116,11 +116,12 @@ def net_source(
     Raises:
         UserError: there is no such net or layer, it has no such weights, or it cannot look so.
     """
-    asked = ask(model, options.looks.weights, seed, None, TESTING, say)
+    looks = options.looks
+    asked = ask(model, looks.weights, seed, None, TESTING, say, looks.preprocessing)
     program, graph = asked.program, asked.program.graph
     net = feature_net(graph, options.layers)
     recipe = asked.run.recipe if asked.run else program.recipe
-    protocol = protocol_for(program, recipe, usual_looks(options.looks))
+    protocol = protocol_for(program, recipe, usual_looks(looks))
     if protocol.dense:
         dense(drop_dropout(net.graph))
     subject = asked.subject()
@@ -132,9 +133,10 @@ def net_source(
     from vggc.training.learner import choose_machine, device_of
     from vggc.training.parallel import ALONE
 
-    looks, preprocessing = options.looks, subject.preprocessing
+    preprocessing = subject.preprocessing
     machine = choose_machine(looks.device or "auto", looks.precision or "float32")
-    views = views_of(protocol, preprocessing.scale)
+    refuse_scales(looks, preprocessing)
+    views = views_of(protocol, preprocessing)
     channels, height, width = graph.input
     batch = looks.batch or usual_batch(machine, (height, width))
     device = device_of(machine, ALONE)

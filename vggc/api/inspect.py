@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggc.api.trained import Subject, from_run, net_in
+from vggc.api.trained import Subject, from_run, net_in, preprocessing_of
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
@@ -19,10 +19,11 @@ from vggc.ir.needs import INSPECTING
 from vggc.ir.ops import describe
 from vggc.passes.heads import with_heads
 from vggc.passes.inference import drop_dropout, drop_final_softmax
+from vggc.preprocessing.choose import ChosenPreprocessing
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.paths import absence, is_artifact, is_file, is_folder, is_run
 from vggc.training.run import Run
-from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing
 
 if TYPE_CHECKING:
     from vggc.data.parts import Part
@@ -49,10 +50,17 @@ class InspectPlan:
     graph: Graph
     image: Path
     seen: SeenImage
+    chosen: ChosenPreprocessing
     layers: tuple[ChosenLayer, ...]
     explained: int | None
     path: Path
     options: InspectOptions
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever looks should know of the weights, and of what is done to pictures."""
+        told = self.chosen.told
+        return [*self.run.remarks(self.options.weights), *([told] if told else [])]
 
     def write(self, on_section: OnSection) -> WrittenInspection:
         """Looks at everything and writes the page, whole or not at all.
@@ -68,7 +76,8 @@ class InspectPlan:
         from vggc.report.inspection_page import generator, inspection_page
         from vggc.report.write import write
 
-        from_weights = from_run(self.run, self.options.weights)
+        options = self.options
+        from_weights = from_run(self.run, options.weights, preprocessing=options.preprocessing)
         subject = InspectSubject(
             graph=self.graph,
             weights=from_weights.weights,
@@ -90,7 +99,7 @@ class InspectPlan:
             UserError: there are none in the place that somebody named.
         """
         try:
-            return images_of(self.run, self.options.data)
+            return images_of(self.run, self.chosen.how, self.options.data)
         except UserError as error:
             if self.options.data is not None:
                 raise
@@ -119,16 +128,17 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     from vggc.report.write import refuse_others
 
     run = run_to_inspect(folder)
-    graph = scores_of(net_in(run).graph)
+    whole = net_in(run).graph
+    graph = scores_of(whole)
     explained = None if options.class_name is None else class_number(run, options.class_name)
     layers = chosen_layers(graph, options.layers)
-    preprocessing = run.record.preprocessing
+    chosen = preprocessing_of(run, options.weights, whole, options.preprocessing)
     if options.window is not None:
-        refuse_large(options.window, preprocessing.size)
+        refuse_large(options.window, chosen.how.size)
     made_by = generator(run, image)
     path = out or usual_path(folder, image, made_by)
     refuse_others(path, made_by)
-    seen = read_image(image, preprocessing)
+    seen = read_image(image, chosen.how)
     run.file_of(options.weights)
     INSPECTING.require(graph)
     return InspectPlan(
@@ -136,6 +146,7 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
         graph=graph,
         image=image,
         seen=seen,
+        chosen=chosen,
         layers=layers,
         explained=explained,
         path=path,
@@ -213,7 +224,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> SeenImage:
         hint = "name the file of an image behind the run"
         raise UserError(UnreadableImage(str(path), absence(path), hint))
     try:
-        image = decode(path, len(preprocessing.mean), white=preprocessing.white)
+        image = preprocessing.open(path)
     except BrokenImageError as fault:
         raise UserError(UnreadableImage(str(path), str(fault))) from None
     return seen_image(path.name, image, preprocessing)
@@ -234,8 +245,9 @@ def opened(graph: Graph, subject: Subject, device: str) -> InspectedNet:
     return InspectedNet.of(graph, subject.weights, subject.preprocessing, where)
 
 
-def images_of(run: Run, data: str | None) -> FoundImages:
-    """All images in a place, or those that a run held out, cut as the net of the run sees them.
+def images_of(run: Run, how: Preprocessing, data: str | None) -> FoundImages:
+    """All images in a place, or those that a run held out, as the net of the run sees them by a
+    preprocessing.
 
     Whether those held out are still the same is not asked: nothing is counted. Nor are classes: a
     place may be a folder of images without any.
@@ -247,9 +259,7 @@ def images_of(run: Run, data: str | None) -> FoundImages:
     from vggc.evaluation.images import found_again
 
     part = found_again(run).part if data is None else part_in(data, run.record.classes)
-    how = run.record.preprocessing
-    scales = None if how.scale is None else (how.scale,) * 2
-    return Framed(part, Framing(run.record.input, scales, draft=False, white=how.white))
+    return Framed(part, Framing.of(how, run.record.input, how.scale))
 
 
 def part_in(place: str, classes: Sequence[str]) -> Part:

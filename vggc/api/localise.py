@@ -49,7 +49,7 @@ from vggc.support.paths import is_artifact, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.training.run import Run
 from vggc_runtime.outputs import HeadKind
-from vggc_runtime.preprocessing import BrokenImageError, decode
+from vggc_runtime.preprocessing import BrokenImageError
 
 if TYPE_CHECKING:
     from vggc.evaluation.localise import LocatingNet
@@ -557,7 +557,7 @@ def localised(plan: LocalisePlan, path: str, found: Sequence[LocatedObject]) -> 
     """Objects in shares of the picture in a file as objects in its pixels."""
     how = plan.runs[0].subject.preprocessing
     try:
-        picture = decode(Path(path), len(how.mean), white=how.white)
+        picture = how.open(Path(path))
     except BrokenImageError as fault:  # it was whole a moment ago
         return Skipped(path, str(fault))
     is_told = plan.has_classifier or len(plan.classes) == 1

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "weights": "`--weights`",
+    "preprocessing": "`--preprocessing`",
     "scales": "`--scales`",
     "protocol": "`--protocol`",
     "grid": "`--grid`",

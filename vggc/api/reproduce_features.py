@@ -271,7 +271,7 @@ def pixels_of(study: FeatureStudy) -> FeatureSource:
     from vggc.features import pixels
     from vggc.features.file import NORMALISED, LayerColumns, Provenance
 
-    how = Preprocessing((32, 32), None, (0.5,) * 3, (0.5,) * 3)
+    how = Preprocessing(size=(32, 32), scale=None, mean=(0.5,) * 3, std=(0.5,) * 3)
 
     def facts(pictures: PlacePictures) -> Provenance:
         return Provenance(

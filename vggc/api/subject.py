@@ -36,6 +36,7 @@ class Asked:
     weights: Path | None
     seed: int
     say: Callable[[str], None]
+    preprocessing: str | None = None
 
     def subject(self) -> Subject:
         """The net together with its weights.
@@ -43,12 +44,17 @@ class Asked:
         Raises: UserError when there are none such, or they do not fit.
         """
         if self.run:
-            subject = from_run(self.run, self.weights, self.program)
+            subject = from_run(self.run, self.weights, self.program, self.preprocessing)
             for remark in self.run.remarks(self.weights):
                 self.say(remark)
-            tell_scale(self.run, subject, self.say)
+            if subject.remark:
+                self.say(subject.remark)
+            else:
+                tell_scale(self.run, subject, self.say)
             return subject
-        subject = from_spec(self.program, self.weights, self.seed, self.spec)
+        subject = from_spec(self.program, self.weights, self.seed, self.spec, self.preprocessing)
+        if subject.remark:
+            self.say(subject.remark)
         if self.weights is None:
             self.say(
                 f"{self.program.net.name} has no weights yet: random ones of seed {self.seed} are"
@@ -64,9 +70,11 @@ def ask(
     size: tuple[int, int] | None,
     need: Need | None,
     say: Callable[[str], None],
+    preprocessing: str | None = None,
 ) -> Asked:
     """The net that the arguments name, or one that is there already; that of the newest run
-    without a spec. Memory is only asked for where there is a `need`.
+    without a spec. Memory is only asked for where there is a `need`. The `preprocessing` is a
+    preset or a file.
 
     Raises: UserError when there is no such thing, or it is malformed, or there is not the memory
     that is needed.
@@ -88,7 +96,15 @@ def ask(
     if need:
         need.require(program.graph)
     named = spec if isinstance(spec, str) else None
-    return Asked(program=program, spec=named, run=run, weights=weights, seed=seed or 0, say=say)
+    return Asked(
+        program=program,
+        spec=named,
+        run=run,
+        weights=weights,
+        seed=seed or 0,
+        say=say,
+        preprocessing=preprocessing,
+    )
 
 
 def run_of(spec: str | Program | NetOfRun | None, say: Callable[[str], None]) -> Run | None:

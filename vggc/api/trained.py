@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.analysis.report import Report
-from vggc.ir.ops import Shape
+from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, seeded
 from vggc.ir.weights import load as load_weights
+from vggc.passes.channel_order import in_rgb
+from vggc.preprocessing.choose import ChosenPreprocessing, choose
 from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import for_input
+from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.paths import is_run
 from vggc.support.precision import Precision
-from vggc.training.run import Run
-from vggc_runtime.preprocessing import Preprocessing
+from vggc.training.run import BEST, LAST, Run
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""The mean and deviation of ImageNet's pixels over 255; what torchvision's weights were
-trained with.
-"""
+
+class PreprocessingOfRun(Diagnostic):
+    title = "{run} was trained with a preprocessing of its own"
+    label = "`--preprocessing` is for weights from elsewhere"
+    help = "leave it out, or give such weights: `--weights FILE`"
+    run: str
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Subject:
     """A net with weights, as `compile` and `export` take it.
 
     `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
-    its weights come from, in words; `seed` is that of random weights, None for others.
+    its weights come from, in words; `seed` is that of random weights, None for others. Where a
+    user should know where the preprocessing comes from, `remark` says it.
     """
 
     named: str
@@ -38,6 +43,7 @@ class Subject:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     seed: int | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,51 +96,77 @@ def cost_of(
     return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
 
 
-def from_run(run: Run, weights: Path | None, program: Program | None = None) -> Subject:
+def from_run(
+    run: Run,
+    weights: Path | None,
+    program: Program | None = None,
+    preprocessing: str | None = None,
+) -> Subject:
     """The net of a run, with the weights that are meant (see `Run.file_of`), as trained unless
-    another `program` is given, of another input size for one.
+    another `program` is given, of another input size for one. Other weights than the run's may have
+    a `preprocessing` of their own, a preset or a file.
 
     Raises: UserError when the run has no such weights, or they do not fit.
     """
     program, path = program or net_in(run), run.file_of(weights)
-    preprocessing = run.record.preprocessing
-    _, height, width = program.graph.input
-    if preprocessing.size != (height, width):
-        preprocessing = for_input(preprocessing, (height, width))
+    graph = program.graph
+    chosen = preprocessing_of(run, weights, graph, preprocessing)
+    found, how = in_rgb(graph, load_weights(path, graph), chosen.how)
     return Subject(
         named=str(run.folder),
         program=program,
-        weights=load_weights(path, program.graph),
+        weights=found,
         weights_from=str(path),
-        preprocessing=preprocessing,
+        preprocessing=how,
         classes=run.record.classes,
+        remark=chosen.told,
+    )
+
+
+def preprocessing_of(
+    run: Run, weights: Path | None, graph: Graph, word: str | None
+) -> ChosenPreprocessing:
+    """What pictures go through before the net of a run, a `graph` that may be for another input
+    size, with the weights that are meant: what the run's did. Weights from elsewhere may have a
+    preprocessing of their own, which somebody names by a `word`.
+
+    Raises: UserError where there is none such, or the weights are the run's own.
+    """
+    if word is not None:
+        if weights in (None, LAST, BEST):
+            raise UserError(PreprocessingOfRun(str(run.folder)))
+        return choose(word, None, str(weights), graph.input)
+    how = run.record.preprocessing
+    _, height, width = graph.input
+    return ChosenPreprocessing(
+        how if how.size == (height, width) else for_input(how, (height, width)), ""
     )
 
 
 def from_spec(
-    program: Program, weights: Path | None, seed: int, named: str | None = None
+    program: Program,
+    weights: Path | None,
+    seed: int,
+    named: str | None = None,
+    preprocessing: str | None = None,
 ) -> Subject:
-    """A net with weights from a file, or random ones; `named` is the spec that it was asked by."""
+    """A net with weights from a file, or random ones; `named` is the spec that it was asked by. The
+    `preprocessing`, a preset or a file, is torchvision's where nobody says anything.
+
+    Raises: UserError when there are no such weights, or no such preprocessing for the net.
+    """
     graph = program.graph
-    found = load_weights(weights, graph) if weights else seeded(graph, seed)
-    origin = str(weights) if weights else f"seed {seed}"
+    chosen = choose(preprocessing, None, str(weights), graph.input)
+    loaded = load_weights(weights, graph) if weights else seeded(graph, seed)
+    found, how = in_rgb(graph, loaded, chosen.how)
+    is_told = (weights or preprocessing) and graph.input[0] in IMAGE_CHANNELS
     return Subject(
         named=named or program.net.name,
         program=program,
         weights=found,
-        weights_from=origin,
-        preprocessing=imagenet_preprocessing(graph.input),
+        weights_from=str(weights) if weights else f"seed {seed}",
+        preprocessing=how,
         classes=(),
         seed=None if weights else seed,
+        remark=chosen.told if is_told else "",
     )
-
-
-def imagenet_preprocessing(input_: Shape) -> Preprocessing:
-    """The preprocessing for weights of which nothing is known: torchvision's for three channels.
-
-    An image's shorter side is then 8/7 of the crop's longer one: 256 pixels for 224.
-    """
-    channels, height, width = input_
-    mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
-    std = IMAGENET_STD if channels == 3 else (0.5,) * channels
-    return Preprocessing((height, width), round(max(height, width) * 8 / 7), mean, std)

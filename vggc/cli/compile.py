@@ -13,7 +13,15 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
-from vggc.cli.options import BATCHES, IMAGE_SIZES, MAX_ERROR, PRECISION, THREADS, weights_option
+from vggc.cli.options import (
+    BATCHES,
+    IMAGE_SIZES,
+    MAX_ERROR,
+    PRECISION,
+    THREADS,
+    preprocessing_option,
+    weights_option,
+)
 from vggc.cli.skipped import told
 from vggc.runtime.archs import listed
 from vggc.support.paths import STANDALONE
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     help="Compile for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
 @weights_option
+@preprocessing_option
 @click.option(
     "--batch",
     "batches",
@@ -133,6 +142,7 @@ def command(
     target: str,
     mcpu: str | None,
     weights: Path | None,
+    preprocessing: str | None,
     batches: tuple[int, ...],
     sizes: tuple[tuple[int, int], ...],
     dense: tuple[tuple[int, int], ...],
@@ -178,6 +188,7 @@ def command(
         archs=tuple(arch.split(",")) if arch else (),
         graphs=not no_graph,
         weights=weights,
+        preprocessing=preprocessing,
         seed=seed,
         batches=batches,
         sizes=sizes,

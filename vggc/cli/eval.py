@@ -26,6 +26,7 @@ from vggc.cli import console
 from vggc.cli.options import (
     TRAIN_PRECISION,
     device_option,
+    preprocessing_option,
     together,
     weights_option,
     workers_option,
@@ -60,6 +61,7 @@ machine_options = together(
 
 protocol_options = together(
     weights_option,
+    preprocessing_option,
     click.option(
         "--scales",
         metavar="SIZES",
@@ -134,6 +136,7 @@ def command(
     runs: tuple[Path, ...],
     data: str | None,
     weights: Path | None,
+    preprocessing: str | None,
     scales: str | None,
     protocol: ProtocolName | None,
     grid: str | None,
@@ -168,6 +171,7 @@ def command(
         from vggc.cli.eval_localise import test_boxes
 
         idle = {
+            "--preprocessing": preprocessing,
             "--grid": grid,
             "--classes": classes or None,
             "--per-class": per_class,
@@ -191,6 +195,7 @@ def command(
         raise click.UsageError("--classifier and --offsets are of `--localise`")
     options = EvalOptions(
         weights=weights,
+        preprocessing=preprocessing,
         scales=scales,
         protocol=protocol,
         grid=grid,
@@ -244,7 +249,7 @@ def announce(planned: EvalPlan, images: Labelled, data: str | None) -> None:
         console.status(in_line(note))
     for entry in planned.entries:
         console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry)}")
-        for remark in entry.run.remarks(planned.weights):
+        for remark in entry.remarks(planned.weights):
             console.status(f"  {remark}")
         tested = {other.run.record.net for other in planned.entries}
         missing = [name for name in entry.protocol.fuse or () if name not in tested]

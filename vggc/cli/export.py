@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE, weights_option
+from vggc.cli.options import IMAGE_SIZE, preprocessing_option, weights_option
 from vggc.ir.ops import describe
 from vggc.support.diagnostics import in_command
 from vggc_runtime.text import in_line
@@ -53,6 +53,7 @@ STARTS = {
     help="; ".join(f"{name}: {what}" for name, what in (FORMATS | DEPLOYMENTS).items()) + ".",
 )
 @weights_option
+@preprocessing_option
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option("--name", help="What servers call the model.  [default: the net's name]")
@@ -67,6 +68,7 @@ def command(
     spec: str | None,
     style: ExportFormat | DeployFormat,
     weights: Path | None,
+    preprocessing: str | None,
     size: tuple[int, int] | None,
     seed: int | None,
     name: str | None,
@@ -81,7 +83,15 @@ def command(
     from vggc.api.deploy import DeployPlan
     from vggc.api.export import ExportOptions, metadata, plan
 
-    options = ExportOptions(out=out, format=style, weights=weights, seed=seed, size=size, name=name)
+    options = ExportOptions(
+        out=out,
+        format=style,
+        weights=weights,
+        preprocessing=preprocessing,
+        seed=seed,
+        size=size,
+        name=name,
+    )
     planned = plan(spec, options, console.status)
     planned.write()
     if isinstance(planned, DeployPlan):
@@ -95,7 +105,7 @@ def command(
 
 def facts(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What whoever uses the file must know, which stands in its metadata, too."""
-    colours = {1: ", grey", 3: ", RGB"}.get(known["input"][0], "")
+    colours = {1: ", grey", 3: f", {known['order'].upper()}"}.get(known["input"][0], "")
     yield "input", f"float32 N×{describe(tuple(known['input']))}{colours}"
     size = describe(tuple(known["input"][1:]))
     length = (
@@ -103,7 +113,12 @@ def facts(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if known["scale"]
         else f"it just covers {size}"
     )
-    yield "image", f"resized in proportion until {length}, the centre {size} cut out"
+    fits = {
+        "crop": f"in proportion until {length}, the centre {size} cut out",
+        "squash": f"to {size}, whatever its proportion",
+        "pad": f"in proportion until it lies within {size}, with a border on both sides",
+    }
+    yield "image", f"resized {fits[known['fit']]} ({known['interpolation']})"
     mean, std = (", ".join(f"{v:.4g}" for v in known[name]) for name in ("mean", "std"))
     yield "values", f"(v / 255 − mean) / std; mean {mean}; std {std}"
     for name, kind in known["outputs"].items():

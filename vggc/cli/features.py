@@ -75,6 +75,7 @@ def command(
     combine: Combine,
     part: Role | None,
     weights: Path | None,
+    preprocessing: str | None,
     scales: str | None,
     protocol: ProtocolName | None,
     grid: str | None,
@@ -102,6 +103,7 @@ def command(
         overwrite=overwrite,
         looks=EvalOptions(
             weights=weights,
+            preprocessing=preprocessing,
             scales=scales,
             protocol=protocol,
             grid=grid,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from vggc.cli import console
-from vggc.cli.options import weights_option
+from vggc.cli.options import preprocessing_option, weights_option
 
 if TYPE_CHECKING:
     from vggc.api.inspect import InspectPlan, WrittenInspection
@@ -91,6 +91,7 @@ DOING = {
     help="How far it is moved.  [default: a tenth of its way]",
 )
 @weights_option
+@preprocessing_option
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -120,6 +121,7 @@ def command(
     window: int | None,
     stride: int | None,
     weights: Path | None,
+    preprocessing: str | None,
     seed: int,
     device: Literal["cpu", "cuda", "auto"],
     as_json: bool,
@@ -151,6 +153,7 @@ def command(
             stride=stride,
             seed=seed,
             weights=weights,
+            preprocessing=preprocessing,
             device=device,
         ),
         sections,
@@ -169,7 +172,7 @@ def command(
         },
     )
     planned = plan(folder, image, out, options)
-    for remark in planned.run.remarks(weights):
+    for remark in planned.remarks:
         console.status(remark)
     written = write(planned)
     told = written.found.filters

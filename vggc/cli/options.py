@@ -132,6 +132,17 @@ def weights_option(command: Command) -> Command:
     return option(command)
 
 
+def preprocessing_option(command: Command) -> Command:
+    """What the pictures of weights from elsewhere go through."""
+    option = click.option(
+        "--preprocessing",
+        metavar="NAME|FILE",
+        help="What pictures go through, of weights from elsewhere: torchvision, caffe, keras, "
+        "darknet, unit, or a file.  [default: what the weights' file says, else torchvision]",
+    )
+    return option(command)
+
+
 def device_option(command: Command) -> Command:
     """What trains or tests a net."""
     option = click.option(

@@ -70,6 +70,7 @@ def command(
     as_csv: str | None,
     as_lines: str | None,
     weights: Path | None,
+    preprocessing: str | None,
     scales: str | None,
     protocol: ProtocolName | None,
     grid: str | None,
@@ -100,6 +101,7 @@ def command(
         check_target(target)
     options = EvalOptions(
         weights=weights,
+        preprocessing=preprocessing,
         scales=scales,
         protocol=protocol,
         grid=grid,
@@ -149,7 +151,7 @@ def announce(model: Path, planned: EvalPlan) -> None:
     """Says how a run looks at images, and what there is to know of its weights."""
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
-    for remark in entry.run.remarks(planned.weights):
+    for remark in entry.remarks(planned.weights):
         console.status(remark)
 
 

@@ -100,7 +100,7 @@ def _pixels(manifest: Manifest) -> str:
     """What an image is, for those who make its floats."""
     how = manifest.preprocessing
     mean, std = (", ".join(f"{value:g}" for value in each) for each in (how.mean, how.std))
-    order = "RGB" if manifest.input[0] == len("RGB") else "greys"
+    order = how.order.upper() if manifest.input[0] == len("RGB") else "greys"
     return (
         f"An image is {describe(manifest.input)} floats, channels ({order}), height and width: "
         f"(v / 255 - mean) / std of its pixels v from 0 to 255, with mean {mean} and std {std}."

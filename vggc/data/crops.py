@@ -19,12 +19,18 @@ from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
 from vggc.data.stores import Numbers, PictureSource, UnreadableError
-from vggc.data.windows import Windows, window_of
+from vggc.data.windows import Windows, central, window_of
 from vggc_runtime.greys import UNKNOWN, Greys
 from vggc_runtime.preprocessing import (
+    WHITE,
     BrokenImageError,
+    Colour,
+    Fit,
+    Interpolation,
+    Look,
     Opened,
     Pixels,
+    Preprocessing,
     centre,
     crop,
     opened,
@@ -97,6 +103,10 @@ class Framing:
     enough: several times faster, and pixels that differ a little from those of inference. With a
     `window` random crops are parts of whole pictures, whatever the scale, brought to the size of
     the input. In greys of more than eight bits `white` is white.
+
+    Nets that were not trained here may want pictures otherwise: with a `fit` that is not "crop" a
+    picture is brought to the size of the input as a whole, whatever the scale, and another
+    `interpolation` is for whole pictures only. See `Preprocessing`.
     """
 
     shape: tuple[int, int, int]
@@ -104,6 +114,31 @@ class Framing:
     draft: bool
     white: Greys = UNKNOWN
     window: CropWindow | None = None
+    fit: Fit = "crop"
+    interpolation: Interpolation = "bilinear"
+    background: Colour = WHITE
+
+    @classmethod
+    def of(
+        cls, how: Preprocessing, shape: tuple[int, int, int], scale: int | None = None
+    ) -> Framing:
+        """How the pictures of a preprocessing become inputs of a `shape`, those that are cut at a
+        scale.
+        """
+        return cls(
+            shape=shape,
+            scales=None if scale is None or how.fit != "crop" else (scale, scale),
+            draft=False,
+            white=how.white,
+            fit=how.fit,
+            interpolation=how.interpolation,
+            background=how.background,
+        )
+
+    @property
+    def look(self) -> Look:
+        """What else counts where a picture is opened."""
+        return Look(self.white, self.background)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,16 +183,21 @@ class Framing:
         match picture:
             case Path():
                 with of_a_file():
-                    return opened(picture, channels, least, self.white)
+                    return opened(picture, channels, least, self.look)
             case bytes():
-                return opened(io.BytesIO(picture), channels, least, self.white)
+                return opened(io.BytesIO(picture), channels, least, self.look)
             case _:
                 pixels = picture[:, :, 0] if picture.shape[2:] == (1,) else picture
                 return Opened(Image.fromarray(pixels).convert("RGB" if channels == 3 else "L"))
 
     def whole(self, picture: PictureSource) -> Pixels:
         """All of the picture at the greatest scale, uint8 (H, W, C)."""
-        return resize(self.open(picture), self.largest, self.size)
+        return self.resized(self.open(picture))
+
+    def resized(self, image: Image.Image) -> Pixels:
+        """All of an opened picture at the greatest scale, uint8 (H, W, C)."""
+        how = self.fit, self.interpolation, self.background
+        return resize(image, self.largest, self.size, *how)
 
     def cut(self, picture: PictureSource, scale: int | None, top: float, left: float) -> Cut:
         """The part of the size of the input, of the picture at a scale.
@@ -197,10 +237,9 @@ class Framing:
 
     def middle(self, picture: PictureSource) -> Cut:
         """The centre of the picture at the greatest scale, as inference cuts it."""
-        pixels = self.whole(picture)
-        (height, width, _), (down, across) = pixels.shape, self.size
-        x, y = (width - across) // 2, (height - down) // 2
-        return Cut(centre(pixels, self.size), self.window_at(x, y, (width, height)))
+        image = self.open(picture)
+        window = central(image.size, self.largest, self.size, self.fit)
+        return Cut(centre(self.resized(image), self.size), window)
 
     def window_at(self, x: int, y: int, whole: tuple[int, int]) -> Windows:
         """The window of a crop from a column and a row on, in so large a picture (W, H)."""

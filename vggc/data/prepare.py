@@ -92,7 +92,9 @@ def prepare(
         classes=images.classes,
         train=train,
         val=val,
-        preprocessing=Preprocessing(shape[1:], val.framing.largest, mean, std, white),
+        preprocessing=Preprocessing(
+            size=shape[1:], scale=val.framing.largest, mean=mean, std=std, white=white
+        ),
         colour_axes=colour_axes(counts, np.asarray(found.products)),
         skipped=skipped,
         fingerprints=Fingerprints(*(each.fingerprint(images.classes) for each in looked)),
@@ -149,7 +151,7 @@ def both_framed(
     # What is enlarged again must not have been made small first, and a fraction of a JPEG's size is
     # not always a whole number of pixels, as boxes need it.
     draft = window is None and images.train.objects is None
-    train = Framing(shape, scales, draft=draft, white=white, window=window)
+    train = Framing(shape=shape, scales=scales, draft=draft, white=white, window=window)
     return Framed(images.train, train), for_testing(images.val, shape, scales, white)
 
 
@@ -159,7 +161,7 @@ def for_testing(
     """A part as it is held out and tested on: at the middle of the `scales`, decoded in full."""
     middle = sum(scales) // 2 if scales else None
     scale = (middle, middle) if middle else None
-    return Framed(part, Framing(shape, scale, draft=False, white=white))
+    return Framed(part, Framing(shape=shape, scales=scale, draft=False, white=white))
 
 
 def readable(

@@ -30,7 +30,7 @@ from vggc.support.files import cache_folder, locked
 from vggc.support.records import read_record, write_record
 from vggc_runtime.greys import UNKNOWN, Greys
 from vggc_runtime.json_file import MalformedError
-from vggc_runtime.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
+from vggc_runtime.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of
 from vggc_runtime.processors import num_processors
 
 MOST_PIXELS = 2**46
@@ -197,7 +197,7 @@ def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageEr
 def glance(framing: Framing, picture: PictureSource) -> Glance:
     """Decodes one picture, and tells its colours and the digest of its file."""
     found = framing.opened(picture)
-    pixels = resize(found.image, framing.largest, framing.size)
+    pixels = framing.resized(found.image)
     kept = pixels if framing.is_fixed else pixels_of(found.image)
     digest = digest_of(picture)
     return Glance(kept, found.brightest, digest, histogram(pixels), colour_products(pixels))

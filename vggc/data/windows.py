@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.data.objects import Corners, areas
-from vggc_runtime.preprocessing import target_size
+from vggc_runtime.preprocessing import Fit, target_size
 
 Centres: TypeAlias = npt.NDArray[np.float64]
 """Boxes (…, 4) as a net gives them: centre x, centre y, width and height, in shares of its crop."""
@@ -53,12 +53,17 @@ def window_of(place: npt.ArrayLike, whole: tuple[int, int]) -> Windows:
     return np.asarray(place, np.float64) / np.asarray([*whole, *whole], np.float64)
 
 
-def central(picture: tuple[int, int], scale: int | None, size: tuple[int, int]) -> Windows:
-    """The window (4,) of the centre crop of a size (H, W) that `vggc_runtime.preprocessing` takes
-    of a picture (W, H) at a scale.
+def central(
+    picture: tuple[int, int], scale: int | None, size: tuple[int, int], fit: Fit = "crop"
+) -> Windows:
+    """The window (4,) of what `vggc_runtime.preprocessing` makes of a picture (W, H) at a scale,
+    which has a size (H, W). That of a padded picture reaches beyond it.
     """
-    (across, down), (height, width) = target_size(picture, scale, size), size
-    left, top = (across - width) // 2, (down - height) // 2
+    (across, down), (height, width) = target_size(picture, scale, size, fit), size
+    if fit == "pad":
+        left, top = -((width - across) // 2), -((height - down) // 2)
+    else:
+        left, top = (across - width) // 2, (down - height) // 2
     return window_of([left, top, left + width, top + height], (across, down))
 
 

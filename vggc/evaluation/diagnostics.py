@@ -10,6 +10,14 @@ class GridWithoutCrops(Diagnostic):
     help = "add `--protocol crops` or `--protocol both`, or leave `--grid` out"
 
 
+class ScalesOfWhole(Diagnostic):
+    title = "`--scales` is of pictures that are cut"
+    label = "the preprocessing brings them to the size of the input whole: {fit}"
+    help = "leave `--scales` out"
+
+    fit: str
+
+
 class OtherClasses(Diagnostic):
     title = "`{first}` and `{second}` cannot be fused: their classes differ"
     label = "{difference}"

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from vggc.data.crops import Framing, attempt
 from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers, PictureSource
-from vggc_runtime.preprocessing import BrokenImageError, Pixels, resize
+from vggc_runtime.preprocessing import BrokenImageError, Pixels
 
 CHUNK = 8
 """Images that a worker reads at a time."""
@@ -94,11 +94,11 @@ class Chunks(Dataset[Chunk]):
 
 def framed(picture: PictureSource, framings: Iterable[Framing]) -> list[Pixels]:
     """A picture in each framing, uint8 (H, W, C); opened once for each number of channels and each
-    white.
+    look.
     """
-    ways = {(framing.shape[0], framing.white): framing for framing in framings}
+    ways = {(framing.shape[0], framing.look): framing for framing in framings}
     opened = {way: framing.open(picture) for way, framing in ways.items()}
-    return [resize(opened[f.shape[0], f.white], f.largest, f.size) for f in framings]
+    return [f.resized(opened[f.shape[0], f.look]) for f in framings]
 
 
 def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[ImageGroup | LostImage]:

@@ -61,7 +61,7 @@ class PlacedNet:
         self.instead = instead
         channels, height, width = graph.input
         self.shape = channels, height, width
-        self.white = preprocessing.white
+        self.preprocessing = preprocessing
         self.normalised = Normaliser.of(preprocessing, device)
         self.plain_graph = drop_final_softmax(drop_dropout(graph))
         grids = {view.grid for view in views.views}
@@ -123,8 +123,7 @@ class PlacedNet:
 
     def framing(self, view: View) -> Framing:
         """How a view's images are read: as for inference, never by drafts of JPEGs."""
-        scales = (view.scale, view.scale) if view.scale else None
-        return Framing(self.shape, scales, draft=False, white=self.white)
+        return Framing.of(self.preprocessing, self.shape, view.scale)
 
     @property
     def framings(self) -> tuple[Framing, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vggc.recipe.protocol import Protocol
+from vggc_runtime.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class Views:
     flip: bool
 
 
-def views_of(protocol: Protocol, usual: int | None) -> Views:
-    """The views of a protocol; at the scale `usual` where it names none.
+def views_of(protocol: Protocol, how: Preprocessing) -> Views:
+    """The views of a protocol; at the scale of the preprocessing where it names none. What is not
+    cut out of a picture at a scale has none.
 
     The whole image and its crops count the same, however many scales and crops there are.
     Source: Simonyan & Zisserman (2015), section 3.2.
     """
-    scales = protocol.scales or (usual,)
+    scales = protocol.scales if protocol.scales and how.fit == "crop" else (how.scale,)
     ways = [None] if protocol.dense else []
     grids = [*ways, protocol.crops.grid] if protocol.crops else ways
     share = 1 / (len(grids) * len(scales))

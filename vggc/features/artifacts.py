@@ -14,7 +14,7 @@ from vggc.data.stores import PictureSource
 from vggc.features.file import Combine
 from vggc.features.rows import RowBlock, Rows, features_of
 from vggc.runtime.session import Session
-from vggc_runtime.preprocessing import BrokenImageError, Preprocessing, decode
+from vggc_runtime.preprocessing import BrokenImageError, Preprocessing
 
 SAVED_AFTER = 256
 """About so many pictures lie between two savings."""
@@ -66,7 +66,7 @@ def prepared(how: Preprocessing, picture: PictureSource | BrokenImageError) -> R
         case Path():
             return how.read(picture)
         case bytes():
-            return how.of(decode(BytesIO(picture), len(how.mean), white=how.white))
+            return how.of(how.open(BytesIO(picture)))
         case pixels:
             return how.of_picture(Image.fromarray(pixels))
 

@@ -123,6 +123,7 @@ def score_of(net: InspectedNet, image: Tensor, number: int) -> float:
 
 def as_pixels(net: InspectedNet, image: Tensor) -> Pixels:
     """An input (1, C, H, W) as the pixels that it stands for, uint8 (H, W, C)."""
-    values = image.detach() * net.normalised.std + net.normalised.mean
+    levels = image.detach() * net.normalised.std + net.normalised.mean
+    values = net.normalised.reordered(levels)
     pixels: Pixels = values[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(pixels)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from vggc.inspection.layers import PixelBox
-from vggc_runtime.preprocessing import Pixels, Preprocessing, resize
+from vggc_runtime.preprocessing import Pixels, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,6 @@ class SeenImage:
 def seen_image(name: str, image: Image.Image, preprocessing: Preprocessing) -> SeenImage:
     """An opened picture, resized and cut as the preprocessing says."""
     height, width = preprocessing.size
-    whole = resize(image, preprocessing.scale, preprocessing.size)
+    whole = preprocessing.whole(image)
     top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
     return SeenImage(name, whole, PixelBox(top, left, top + height, left + width))

@@ -91,7 +91,7 @@ def gradients(net: InspectedNet, pixels: Tensor, number: int) -> Tensor:
 
 def per_grey_level(net: InspectedNet, gradient: Tensor) -> Tensor:
     """The gradient by the net's inputs, (N, C, H, W), as that by pixels from 0 to 255."""
-    return (gradient / net.normalised.std).cpu()
+    return net.normalised.reordered(gradient / net.normalised.std).cpu()
 
 
 def greatest(gradient: Tensor) -> Tensor:

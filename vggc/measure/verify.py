@@ -25,6 +25,7 @@ from vggc.ir.weights import Weights, digest, load, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import LARGEST_FINITE, Convert, Layout, Map
 from vggc.measure import diagnostics
+from vggc.passes.channel_order import exchanged
 from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
@@ -260,10 +261,13 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)
     computed = as_compiled(graph, manifest.sizes[0])
-    weights = fold(computed.graph).weights(computed.weights(trained))
-    if digest(weights) != manifest.float32_sha256:
-        raise refuse(f"those of {origin} are others")
-    return weights, origin
+    folded = fold(computed.graph)
+    # Of weights that want BGR, an artifact has those that want RGB.
+    for each in (trained, exchanged(graph, trained)):
+        weights = folded.weights(computed.weights(each))
+        if digest(weights) == manifest.float32_sha256:
+            return weights, origin
+    raise refuse(f"those of {origin} are others")
 
 
 def scales_in(folder: Path, plan: Plan) -> dict[str, float]:

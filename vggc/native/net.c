@@ -373,7 +373,8 @@ PUBLIC int net_prepare_at(int number, const uint8_t *rgb, int64_t width, int64_t
   if (!size) return -1;
   if (!rgb || !image) return fail("the picture or the place for its floats is NULL");
   if (!preprocessing)
-    return fail("no pictures become this net's input as vggc makes it: give it floats");
+    return fail("C does not make pictures this net's input as vggc does in Python (it takes "
+                "neither 1 nor 3 channels, or they are resized by lanczos): give it floats");
   plan_preprocessing how = *preprocessing;
   how.height = (int32_t)size->input[1];
   how.width = (int32_t)size->input[2];

@@ -1,9 +1,10 @@
-/* Resizes, cuts and normalises pictures with Pillow's and numpy's numbers.
+/* Resizes, cuts, pads and normalises pictures with Pillow's and numpy's numbers.
  *
- * Source of the resampling: Pillow, src/libImaging/Resample.c. A side's new pixel is a weighted
- * mean of old ones. Weights are a triangle as wide as the ratio of the sides, at least one pixel to
- * each side; they are computed in double precision and rounded to SHARE_BITS bits. Rows are resized
- * first, then columns; both results are rounded to 8 bits. Only what is cut out is computed.
+ * Source of the resampling: Pillow, src/libImaging/Resample.c, and Geometry.c for the nearest pixel.
+ * A side's new pixel is a weighted mean of old ones. Weights are a filter's, as wide as the ratio of
+ * the sides makes it, and at least as wide as for sides that are alike; they are computed in double
+ * precision and rounded to SHARE_BITS bits. Rows are resized first, then columns; both results are
+ * rounded to 8 bits. Only what is cut out is computed.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ static double rounded_product(double a, double b) {
 }
 
 /* The nearest whole number; of two, the even one, as Python rounds. */
-static int64_t nearest(double value) {
+static int64_t rounded(double value) {
   int64_t whole = (int64_t)value;
   double rest = value - (double)whole;
   return whole + (rest > 0.5 || (rest == 0.5 && whole % 2));
@@ -51,11 +52,34 @@ static int64_t nearest(double value) {
 /* Width and height of the whole picture once it is resized. */
 static void resized(const plan_preprocessing *how, int64_t width, int64_t height,
                     int64_t *new_width, int64_t *new_height) {
+  *new_width = how->width;
+  *new_height = how->height;
+  if (how->fit == FIT_SQUASH) return;
   double high = (double)how->height / (double)height, wide = (double)how->width / (double)width;
+  int pads = how->fit == FIT_PAD;
   double factor = how->scale ? (double)how->scale / (double)smaller(width, height)
-                             : high > wide ? high : wide;
-  *new_width = larger(how->width, nearest(rounded_product((double)width, factor)));
-  *new_height = larger(how->height, nearest(rounded_product((double)height, factor)));
+                             : (high > wide) != pads ? high : wide;
+  int64_t across = rounded(rounded_product((double)width, factor));
+  int64_t down = rounded(rounded_product((double)height, factor));
+  *new_width = pads ? smaller(how->width, larger(across, 1)) : larger(how->width, across);
+  *new_height = pads ? smaller(how->height, larger(down, 1)) : larger(how->height, down);
+}
+
+static const double reach[] = {[BY_BOX] = 0.5, [BY_BILINEAR] = 1, [BY_BICUBIC] = 2};
+
+/* The weight of an old pixel at a distance from a new one, counted in pixels of the smaller of both
+   sides. Cubes follow Keys (1981) with a = -1/2. */
+static double weight_at(int interpolation, double x) {
+  if (interpolation == BY_BOX) return x > -0.5 && x <= 0.5;
+  if (x < 0) x = -x;
+  if (interpolation == BY_BILINEAR) return x < 1 ? 1 - x : 0;
+  if (x < 1) {
+    double inner = rounded_product(1.5, x) - 2.5;
+    return rounded_product(rounded_product(inner, x), x) + 1;
+  }
+  if (x >= 2) return 0;
+  double inner = rounded_product(x - 5, x) + 8;
+  return rounded_product(rounded_product(inner, x) - 4, -0.5);
 }
 
 /* Memory for so many rows of so many bytes; NULL where there is none. */
@@ -63,12 +87,28 @@ static uint8_t *some_rows(int64_t rows, int64_t bytes) {
   return (uint64_t)rows > SIZE_MAX / (uint64_t)bytes ? NULL : malloc((size_t)(rows * bytes));
 }
 
-/* How `cut` pixels from the middle of a side come about, which is resized from `length` to `new_length`.
-   Gives 0, or -1 where there is no memory; forget() gives it back in either case. */
-static int resample(resampling *made, int64_t length, int64_t new_length, int64_t cut) {
-  double scale = (double)length / (double)new_length;
-  double support = scale > 1 ? scale : 1; /* how far a new pixel reaches to each side */
-  double slope = 1 / support;
+/* The old pixels that are the nearest to each of those that are cut out. */
+static void take_nearest(resampling *made, double scale, int64_t skipped) {
+  double place = scale * 0.5;
+  for (int64_t i = -skipped; i < made->cut; i++, place += scale) { /* added up, as Pillow does */
+    if (i < 0) continue;
+    if (i == 0) made->begin = (int64_t)place;
+    made->end = (int64_t)place + 1;
+    made->first[i] = (int64_t)place - made->begin;
+    made->count[i] = 1;
+    made->shares[i * made->most] = 1 << SHARE_BITS;
+  }
+}
+
+/* How `cut` pixels from the middle of a side come about, which is resized from `length` to
+   `new_length`. Gives 0, or -1 where there is no memory; forget() gives it back in either case. */
+static int resample(resampling *made, int interpolation, int64_t length, int64_t new_length,
+                    int64_t cut) {
+  /* No resizing leaves every pixel as it is, whatever the filter. */
+  int nearest = interpolation == BY_NEAREST || length == new_length;
+  double scale = (double)length / (double)new_length, stretch = scale > 1 ? scale : 1;
+  double support = nearest ? 0 : rounded_product(reach[interpolation], stretch);
+  double slope = 1 / stretch;
   made->cut = cut;
   made->most = 2 * ((int64_t)support + 1) + 1;
   made->first = malloc((size_t)cut * sizeof *made->first);
@@ -76,18 +116,20 @@ static int resample(resampling *made, int64_t length, int64_t new_length, int64_
   made->shares = malloc((size_t)cut * (size_t)made->most * sizeof *made->shares);
   double *weights = malloc((size_t)made->most * sizeof *weights);
   int failed = !made->first || !made->count || !made->shares || !weights;
-  for (int64_t i = 0; i < cut && !failed; i++) {
+  if (nearest && !failed) take_nearest(made, scale, (new_length - cut) / 2);
+  for (int64_t i = 0; i < cut && !nearest && !failed; i++) {
     double centre = rounded_product((double)((new_length - cut) / 2 + i) + 0.5, scale), sum = 0;
     int64_t first = larger((int64_t)(centre - support + 0.5), 0);
     int64_t count = smaller((int64_t)(centre + support + 0.5), length) - first;
     for (int64_t each = 0; each < count; each++) {
       double distance = rounded_product((double)(first + each) - centre + 0.5, slope);
-      if (distance < 0) distance = -distance;
-      sum += weights[each] = distance < 1 ? 1 - distance : 0;
+      sum += weights[each] = weight_at(interpolation, distance);
     }
     int32_t *shares = made->shares + i * made->most;
-    for (int64_t each = 0; each < count; each++)
-      shares[each] = (int32_t)(rounded_product(weights[each] / sum, 1 << SHARE_BITS) + 0.5);
+    for (int64_t each = 0; each < count; each++) {
+      double share = rounded_product(sum ? weights[each] / sum : 0, 1 << SHARE_BITS);
+      shares[each] = (int32_t)(share + (share < 0 ? -0.5 : 0.5));
+    }
     if (i == 0) made->begin = first;
     made->end = first + count;
     made->first[i] = first - made->begin;
@@ -105,9 +147,9 @@ static void forget(resampling *made) {
 
 #define HALF_LEVEL (1 << (SHARE_BITS - 1)) /* what sums begin with, so that they are rounded */
 
-static uint8_t level(int32_t sum) { /* rounded shares may be a little more than a whole */
+static uint8_t level(int32_t sum) { /* shares may be below nothing, and more than a whole in all */
   int32_t value = sum >> SHARE_BITS;
-  return (uint8_t)(value < 255 ? value : 255);
+  return (uint8_t)(value < 0 ? 0 : value < 255 ? value : 255);
 }
 
 /* Resizes a row of pixels. It is inlined for each number of channels. */
@@ -161,10 +203,21 @@ static void make_grey(raster rgb, int64_t width, int64_t height, uint8_t *out) {
   }
 }
 
-static void normalise(const plan_preprocessing *how, const uint8_t *pixels, float *out) {
-  int64_t count = (int64_t)how->height * how->width;
-  for (int c = 0; c < how->channels; c++)
-    for (int64_t i = 0; i < count; i++) *out++ = how->values[c][pixels[i * how->channels + c]];
+/* Pixels, `height` rows of `width`, in the middle of the net's input. */
+static void normalise(const plan_preprocessing *how, const uint8_t *pixels, int64_t width,
+                      int64_t height, float *out) {
+  int64_t left = (how->width - width) / 2, top = (how->height - height) / 2;
+  int64_t area = (int64_t)how->height * how->width;
+  for (int c = 0; c < how->channels; c++, out += area) {
+    const float *values = how->values[c];
+    const uint8_t *from = pixels + how->from[c];
+    float ground = values[how->background[how->from[c]]];
+    for (int64_t i = 0; i < area && how->fit == FIT_PAD; i++) out[i] = ground;
+    for (int64_t y = 0; y < height; y++) {
+      float *row = out + (top + y) * how->width + left;
+      for (int64_t x = 0; x < width; x++, from += how->channels) row[x] = values[*from];
+    }
+  }
 }
 
 /* Prepares a picture that is resized by `columns`, which makes its width, and `lines`, which makes
@@ -186,7 +239,7 @@ static int prepare_by(const plan_preprocessing *how, const resampling *columns,
     }
     resize_rows(columns, from, height, channels, half);
     resize_columns(lines, (raster){half, new_bytes}, new_bytes, whole);
-    normalise(how, whole, out);
+    normalise(how, whole, columns->cut, lines->cut, out);
   }
   free(whole);
   free(half);
@@ -210,8 +263,9 @@ static int prepare(const plan_preprocessing *how, const uint8_t *rgb, int64_t wi
     int64_t new_width, new_height;
     resized(how, width, height, &new_width, &new_height);
     resampling columns = {0}, lines = {0};
-    if (resample(&columns, width, new_width, how->width) ||
-        resample(&lines, height, new_height, how->height) ||
+    int by = how->interpolation;
+    if (resample(&columns, by, width, new_width, smaller(new_width, how->width)) ||
+        resample(&lines, by, height, new_height, smaller(new_height, how->height)) ||
         prepare_by(how, &columns, &lines, (raster){rgb, row_bytes}, out))
       fault = "out of memory";
     forget(&lines);

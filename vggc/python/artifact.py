@@ -271,6 +271,7 @@ def compile(
     archs: str | Sequence[str] = (),
     graphs: bool = True,
     weights: Place | None = None,
+    preprocessing: str | None = None,
     seed: int | None = None,
     batch: int | Sequence[int] = 1,
     size: HeightWidth | Sequence[HeightWidth] | None = None,
@@ -291,7 +292,8 @@ def compile(
     Each option is that of `vggc compile`: `batch` is a number of images, or several, `[1, 8, 32]`,
     of which each call takes those that cost the least together; `size` and `dense` are (H, W), or
     several, of which the first is the main one; `weights` is a file, or `"best"` of
-    a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
+    a run, and `preprocessing` what pictures go through for weights from elsewhere, a preset or
+    a file; a net that is of no run gets random ones of `seed`, with a warning where no seed is
     given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there; without
     `graphs` a GPU's kernels are launched one by one, `--no-graph` there; `standalone` makes a
     library for C, too.
@@ -306,6 +308,7 @@ def compile(
         archs=several(archs),
         graphs=graphs,
         weights=optional(Path, weights),
+        preprocessing=preprocessing,
         seed=seed,
         batches=checked_batches([batch] if isinstance(batch, int) else batch),
         sizes=sizes_of(size),

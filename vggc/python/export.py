@@ -20,6 +20,7 @@ def export(
     *,
     format: ExportFormat | DeployFormat = "onnx",
     weights: Place | None = None,
+    preprocessing: str | None = None,
     seed: int | None = None,
     size: tuple[int, int] | None = None,
     name: str | None = None,
@@ -29,7 +30,8 @@ def export(
 
     Each option is that of `vggc export`: `format` is ONNX, `"pt2"` for a program of torch.export,
     or `"torchvision"` for weights under its names; of an artifact `"triton"`, `"ray"` or
-    `"docker"`. `weights` and `seed` are as for `compile`; `name` is what servers call the model.
+    `"docker"`. `weights`, `preprocessing` and `seed` are as for `compile`; `name` is what
+    servers call the model.
 
     Raises:
         UserError: there is no such net, or no such file for it, or it cannot be written.
@@ -38,6 +40,7 @@ def export(
         out=Path(out),
         format=format,
         weights=optional(Path, weights),
+        preprocessing=preprocessing,
         seed=seed,
         size=size,
         name=name,

@@ -61,6 +61,7 @@ def features(
     part: Literal["train", "val", "test"] | None = None,
     scales: str | None = None,
     weights: FilePath | None = None,
+    preprocessing: str | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Features:
@@ -84,7 +85,11 @@ def features(
     limit_threads()
     path = Path(out)
     takings.check_out(path, overwrite=overwrite)
-    looks = EvalOptions(scales=scales, weights=None if weights is None else Path(weights))
+    looks = EvalOptions(
+        scales=scales,
+        weights=None if weights is None else Path(weights),
+        preprocessing=preprocessing,
+    )
     options = takings.FeatureOptions(
         layers=tuple(named), combine=combine, part=part, overwrite=overwrite, looks=looks
     )

@@ -358,6 +358,7 @@ def evaluate(
     data: Place | None = None,
     *,
     weights: Place | None = None,
+    preprocessing: str | None = None,
     scales: str | None = None,
     protocol: ProtocolName | None = None,
     grid: str | None = None,
@@ -383,6 +384,7 @@ def evaluate(
     folders = [each.path if isinstance(each, TrainingRun) else Path(each) for each in given]
     options = EvalOptions(
         weights=optional(Path, weights),
+        preprocessing=preprocessing,
         scales=scales,
         protocol=protocol,
         grid=grid,

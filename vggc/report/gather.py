@@ -281,8 +281,7 @@ def held_out(run: Run, options: ReportOptions) -> Framed:
         origin = replace(run.record.data, path=options.data, val_path=options.val)
         run = replace(run, record=replace(run.record, data=origin))
     preprocessing = run.record.preprocessing
-    scales = None if preprocessing.scale is None else (preprocessing.scale,) * 2
-    framing = Framing(run.record.input, scales, draft=False, white=preprocessing.white)
+    framing = Framing.of(preprocessing, run.record.input, preprocessing.scale)
     return Framed(aimed_at(run, held_out_by(run).part), framing)
 
 

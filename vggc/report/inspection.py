@@ -78,6 +78,7 @@ class InspectOptions:
     stride: int | None = None
     seed: int = 0
     weights: Path | None = None
+    preprocessing: str | None = None
     device: Literal["cpu", "cuda", "auto"] = "auto"
 
 

@@ -21,9 +21,12 @@ from vggc.support.diagnostics import UserError
 from vggc.support.memory import free_memory
 from vggc.support.paths import absence, is_file
 from vggc_runtime.files import open_file
-from vggc_runtime.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size, decode
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size
 
 MAX_BYTES = 1 << 30
+
+GREATEST = 255
+"""The greatest value of a pixel."""
 
 
 class ReadImages(NamedTuple):
@@ -51,7 +54,7 @@ def read_input(path: Path, manifest: Manifest) -> ReadImages:
 def _read_image(path: Path, manifest: Manifest) -> ReadImages:
     how = manifest.preprocessing
     try:
-        picture = decode(path, len(how.mean), white=how.white)
+        picture = how.open(path)
         return ReadImages(how.of(picture), (picture.size,))
     except BrokenImageError as error:
         raise UserError(
@@ -62,13 +65,13 @@ def _read_image(path: Path, manifest: Manifest) -> ReadImages:
 def _read_array(path: Path, manifest: Manifest) -> ReadImages:
     try:
         array = array_in(path)
-        if array.dtype == np.uint8:
-            return _pictures(array, manifest)
+        if array.dtype.kind in "iu":
+            return _pictures(as_pixels(array), manifest)
         return ReadImages(_values(array, manifest))
     except (NoInputError, BrokenImageError) as fault:
         hint = getattr(fault, "hint", None) or (
             f"numpy.save keeps normalised values as floats of shape {_or(manifest.inputs)}, "
-            "and pixels from 0 to 255 as uint8"
+            f"and pixels from 0 to {GREATEST} as uint8"
         )
         raise UserError(diagnostics.BadInput(str(path), str(fault), hint)) from None
 
@@ -143,6 +146,24 @@ def refuse_many(count: int, shape: tuple[int, ...]) -> None:
     if needed > free:
         reason = f"its {count:,} images take {needed / 1e9:,.1f} GB as the net takes them"
         raise NoInputError(f"{reason}, and {free / 1e9:,.1f} GB are free", "give fewer at a time")
+
+
+def as_pixels(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Whole numbers as the pixels from 0 to 255 that they are: never normalised values.
+
+    Raises:
+        NoInputError: they are none, or not clearly so.
+    """
+    if array.dtype == np.uint8:
+        return array
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > GREATEST:
+        reason = f"it holds {array.dtype} from {low} to {high}, and pixels go from 0 to {GREATEST}"
+        raise NoInputError(reason)
+    if high <= 1:
+        reason = f"it holds {array.dtype} from {low} to {high}: as pixels all of it would be black"
+        raise NoInputError(reason)
+    return array.astype(np.uint8)
 
 
 def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:

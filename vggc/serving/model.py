@@ -24,7 +24,7 @@ from vggc.serving.queue import ModelQueue, NetOutputs
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc_runtime.outputs import Output, best_classes
-from vggc_runtime.preprocessing import FORMATS, BrokenImageError, decode, reason
+from vggc_runtime.preprocessing import FORMATS, BrokenImageError, reason
 
 MAX_SERVED_PIXELS = 50_000_000
 """The most pixels in a picture that is sent; decoding one takes some four bytes for each."""
@@ -55,7 +55,7 @@ class ServedModel:
         """
         how = self.manifest.preprocessing
         check_pixels(data)
-        picture = decode(BytesIO(data), len(how.mean), white=how.white)
+        picture = how.open(BytesIO(data))
         return PreparedPicture(how.of(picture), picture.size)
 
     def told(self, outputs: NetOutputs, size: tuple[int, int], top: int) -> dict[str, Any]:

@@ -122,10 +122,11 @@ class Weighing:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Pixels as `Preprocessing` says, on one device."""
+    """Pixels as `Preprocessing` says, on one device: RGB, and grey where there is one channel."""
 
     mean: Tensor
     std: Tensor
+    is_bgr: bool = False
 
     @classmethod
     def of(cls, preprocessing: Preprocessing, device: torch.device) -> Normaliser:
@@ -134,16 +135,20 @@ class Normaliser:
             torch.tensor(values, device=device).view(1, -1, 1, 1) * GREATEST
             for values in (preprocessing.mean, preprocessing.std)
         )
-        return cls(mean, std)
+        return cls(mean, std, preprocessing.order == "bgr")
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (N, C, H, W) from 0 to 255 as a net's input, float32."""
-        values = pixels.to(torch.float32, copy=True)
+        values = self.reordered(pixels).to(torch.float32, copy=True)
         count, channels, height, width = values.shape
         # Channels last, a row of pixels is numbers in a row, as vector instructions want them.
         rows = values.permute(0, 2, 3, 1).reshape(count, height, width * channels)
         rows.sub_(self.mean.view(-1).repeat(width)).div_(self.std.view(-1).repeat(width))
         return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def reordered(self, values: Tensor) -> Tensor:
+        """What belongs to the channels (N, C, …) of pixels as that of the net's, and back."""
+        return values.flip(1) if self.is_bgr else values
 
 
 @dataclass(frozen=True)
