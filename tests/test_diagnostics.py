@@ -204,6 +204,8 @@ PACKAGES = (
     "vggc.report.comparison",
     "vggc.syntax.values",
     "vggc.ir.weights",
+    "vggc.importing.definitions",
+    "vggc.importing.diagnostics",
 )
 
 

@@ -76,6 +76,9 @@ class Foreign:
     the first of them, in hexadecimal; all are told in a comment. `facts` is what the files say of
     pictures and classes. `engine` starts the net in its own engine, to compare with; where it is
     None, `no_engine` says why, as the end of the sentence "not compared with the original: ".
+    `notes` are sentences on what its reader assumed and what it left out, for the user to see.
+    Where only a definition was read, `has_weights` is False: tensors have shapes, and cannot be
+    read.
     """
 
     model: onnx.ModelProto
@@ -86,6 +89,8 @@ class Foreign:
     facts: WeightFacts = NOTHING
     engine: Callable[[], OwnEngine] | None = None
     no_engine: str = "its engine is not known"
+    notes: tuple[str, ...] = ()
+    has_weights: bool = True
 
     @classmethod
     def of(
