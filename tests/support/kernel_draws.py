@@ -219,7 +219,7 @@ def finished(
     act = activation(rng)
     work = grouped(shape, outputs, groups, kernel, stride, padding, halos, act, dilation, behind)
     out = work.output
-    rises = act is None or act.function not in ("gelu", "silu")
+    rises = act is None or act.rises
     if rises and groups == 1 and min(work.grid) > 1 and rng.random() < 0.3:
         pooled = replace(out, height=out.height // 2, width=out.width // 2)
         work = replace(work, output=pooled, pool=True)

@@ -19,12 +19,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
-from vggc.backends.torch import ACTIVATED
+from vggc.backends.torch import activated
 from vggc.compiler.quantize import Tensors
-from vggc.ir.ops import Activation
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.packing import restored, stored, to_tf32
 from vggc.kernels.reference import reference
@@ -126,17 +124,9 @@ def _convolved(conv: Conv, x: Real, weight: Real, bias: Real) -> Real:
     planes = F.pad(torch.from_numpy(x.transpose(0, 3, 1, 2)), (left, right, top, bottom))
     kernels, offsets = torch.from_numpy(weight), torch.from_numpy(bias)
     y = F.conv2d(planes, kernels, offsets, conv.stride, dilation=conv.dilation, groups=conv.groups)
-    y = _activated(conv.act, y)
+    y = y if conv.act is None else activated(conv.act, y)
     pooled = F.max_pool2d(y, 2) if conv.pool else y
     result: Real = pooled.permute(0, 2, 3, 1).numpy()
-    return result
-
-
-def _activated(act: Activation | None, y: Tensor) -> Tensor:
-    if act is None:
-        return y
-    function = ACTIVATED[act.function]
-    result: Tensor = function(y, act.slope) if act.facts.slope else function(y)
     return result
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.ir import activations
-from vggc.ir.ops import RELU, Activation, AvgPool2d, Conv2d, MaxPool2d, Pair
+from vggc.ir.ops import RELU, Activation, AvgPool2d, Clip, Conv2d, MaxPool2d, Pair
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
@@ -34,7 +34,10 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, int, int, int]
 
 SLOPES = {"leaky": 0.1, "elu": 1.5}
-ACTIVATIONS = {name: Activation(name, SLOPES.get(name, 0.0)) for name in activations.ACTIVATIONS}
+ACTIVATIONS: dict[str, Activation] = {
+    **{name: Activation(name, SLOPES.get(name, 0.0)) for name in activations.ACTIVATIONS},
+    "clip": Clip(low=-0.4, high=1.3),
+}
 
 
 # Samples
@@ -182,7 +185,10 @@ POOLS["mean of much padding"] = pool(
 )
 
 ELEMENTWISE: dict[str, Workload] = {
-    **{name: Pointwise(*maps((5, 3), (18, 18), (1, 2)), act) for name, act in ACTIVATIONS.items()},
+    **{
+        name: Pointwise(*maps((5, 3), (18, 18), (1, 2)), ACTIVATIONS[name])
+        for name in ("relu", "leaky", "gelu", "silu", "mish", "clip")
+    },
     "activation of a vector": Pointwise(Map(3, 1, 1, 33), Map(3, 1, 1, 33), Activation("tanh")),
     "prelu": PRelu(*maps((5, 3), (19, 19), (1, 2))),
     "prelu of a vector": PRelu(Map(1, 1, 1, 5), Map(1, 1, 1, 5)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -20,6 +20,7 @@ from vggc.ir.ops import (
     AvgPool2d,
     BatchNorm,
     Border,
+    Clip,
     Concat,
     Conv2d,
     Dropout,
@@ -230,6 +231,12 @@ class _Writer:
             case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
                 # ONNX divides alpha by the size; the paper does not.
                 make("LRN", size=size, alpha=alpha * size, beta=beta, bias=k)
+            case Clip(low=low, high=high):
+                limits = [
+                    self.constant(f"{node.name}.{name}", limit) if isfinite(limit) else ""
+                    for name, limit in (("low", low), ("high", high))
+                ]
+                self.emit("Clip", [*reads, *limits], output)
             case Activation():
                 self.activate(node, node.op, reads, output)
             case PRelu():
@@ -299,6 +306,11 @@ class _Writer:
                 erf = step("Erf", "erf", step("Mul", "scaled", *reads, constant("root", sqrt(0.5))))
                 twice = step("Mul", "twice", *reads, step("Add", "risen", erf, constant("one", 1)))
                 self.emit("Mul", [twice, constant("half", 0.5)], output)
+            case "hardsigmoid":
+                self.emit("HardSigmoid", reads, output, alpha=1 / 6, beta=0.5)
+            case "mish":
+                bent = step("Tanh", "bent", step("Softplus", "above", *reads))
+                self.emit("Mul", [*reads, bent], output)
             case "silu":
                 self.emit("Mul", [*reads, step("Sigmoid", "gate", *reads)], output)
             case _:

@@ -23,6 +23,7 @@ from vggc.ir.ops import (
     AvgPool2d,
     BatchNorm,
     Border,
+    Clip,
     Concat,
     Conv2d,
     Dropout,
@@ -212,7 +213,7 @@ def _apply(
             # torch divides alpha by the size; the paper does not.
             return F.local_response_norm(x, size, alpha * size, beta, k)
         case Activation():
-            return _activated(op, x)
+            return activated(op, x)
         case PRelu():
             return F.prelu(x, weights["weight"])
         case Dropout(p=p):
@@ -369,7 +370,11 @@ def _uniform(count: int) -> Tensor:
     return drawn.view(torch.int16)[:count]
 
 
-def _activated(op: Activation, x: Tensor) -> Tensor:
+def activated(op: Activation, x: Tensor) -> Tensor:
+    """The activation of each value of a tensor."""
+    if isinstance(op, Clip):
+        low, high = (limit if math.isfinite(limit) else None for limit in (op.low, op.high))
+        return x.clamp(low, high)
     function = ACTIVATED[op.function]
     result: Tensor = function(x, op.slope) if op.facts.slope else function(x)
     return result

@@ -55,6 +55,14 @@ def _sigmoid(x: float) -> float:
     return (power if x < 0 else 1) / (1 + power)
 
 
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _hard_sigmoid(x: float) -> float:
+    return min(max(x + 3, 0.0), 6.0) / 6
+
+
 ACTIVATIONS: dict[str, ActivationFunction] = {
     row.name: row
     for row in (
@@ -128,6 +136,36 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
             onnx="Tanh",
             rises=True,
             gradient_by_output=True,
+        ),
+        ActivationFunction(
+            name="hardsigmoid",
+            doc="A sigmoid of straight lines, x/6 + ½ within 0 and 1.",
+            meaning=lambda x, _: _hard_sigmoid(x),
+            torch="nn.functional.hardsigmoid",
+            rises=True,
+            never_negative=True,
+        ),
+        ActivationFunction(
+            name="hardswish",
+            doc="A SiLU of straight lines, x·hardsigmoid(x).",
+            meaning=lambda x, _: x * _hard_sigmoid(x),
+            torch="nn.functional.hardswish",
+            onnx="HardSwish",
+        ),
+        ActivationFunction(
+            name="softplus",
+            doc="ln(1 + eˣ).",
+            meaning=lambda x, _: _softplus(x),
+            torch="nn.functional.softplus",
+            onnx="Softplus",
+            rises=True,
+            never_negative=True,
+        ),
+        ActivationFunction(
+            name="mish",
+            doc="x·tanh(softplus(x)).",
+            meaning=lambda x, _: x * math.tanh(_softplus(x)),
+            torch="nn.functional.mish",
         ),
     )
 }

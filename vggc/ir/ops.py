@@ -9,7 +9,7 @@ or `(features,)`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Literal, TypeAlias
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
@@ -477,8 +477,41 @@ class Activation(_Op):
         """Whether `f(c·x) = c·f(x)` for every positive `c`."""
         return self.facts.homogeneous
 
+    @property
+    def keeps_sign(self) -> bool:
+        """Whether the function gives nothing below zero of what is not."""
+        return True
+
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         return 0 if self.facts.gradient_by_output else prod(x) * element
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """The nearest number from `low` to `high`, either of which may be infinite."""
+
+    function: str = "clip"
+    low: float = -inf
+    high: float = inf
+
+    @property
+    def facts(self) -> ActivationFunction:
+        """What is known of the function with these limits."""
+        return ActivationFunction(
+            name="clip",
+            doc="The nearest number within limits.",
+            meaning=lambda x, _: min(max(x, self.low), self.high),
+            torch="clamp",
+            onnx="Clip",
+            rises=True,
+            never_negative=self.low >= 0,
+            homogeneous={abs(self.low), abs(self.high)} <= {0, inf},
+        )
+
+    @property
+    def keeps_sign(self) -> bool:
+        """Whether the function gives nothing below zero of what is not."""
+        return self.high >= 0
 
 
 RELU = Activation("relu")
@@ -629,6 +662,7 @@ Op: TypeAlias = (
     | GroupNorm
     | LayerNorm
     | Activation
+    | Clip
     | PRelu
     | Dropout
     | Flatten

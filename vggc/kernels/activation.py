@@ -3,7 +3,7 @@
 A call of the C library would be made lane by lane on a CPU, and CUDA's fast functions are
 too coarse; sums, products and quotients are vector code everywhere. All functions are
 within 4 units in the last place of the exact value, gelu within 10; values below 1e-30 may
-become zero. A NaN stays one, except in relu and relu6, which make a zero of it.
+become zero. A NaN stays one, except where it is clipped, as by relu: it becomes a limit.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from math import isfinite
 
 from tvm.ir import Expr
 from tvm.tirx import Let, Var
 from tvm.tirx.script import builder as T
 
-from vggc.ir.ops import Activation
+from vggc.ir.ops import Activation, Clip
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
@@ -29,6 +30,10 @@ LOWEST_POWER = -87.33654
 EXPM1 = (0.49999998, 0.16666544, 0.041667200, 0.0083665206, 0.0013882523)
 """Polynomial for (eʳ - 1 - r) / r², |r| <= ln 2 / 2, lowest power first; eʳ - 1 then errs by 1.3e-8
 of itself.
+"""
+TWICE_ATANH = (2.0, 0.66666323, 0.40024596, 0.27965158, 0.28157780)
+"""Polynomial for 2·atanh(s) / s in powers of s², |s| <= ⅓, lowest power first; it errs by 4e-9 of
+itself.
 """
 TAIL_END = 14.0
 """The argument beyond which the tail Q of a standard normal is no float32."""
@@ -54,12 +59,22 @@ def is_long(act: Activation | None) -> bool:
     """Whether an activation takes so many instructions that they are not to be written out for each
     pixel.
     """
-    return act is not None and EMITTERS[act.function].is_long
+    match act:
+        case None | Clip():
+            return False
+        case Activation():
+            return EMITTERS[act.function].is_long
 
 
 def activate(act: Activation | None, value: Expr) -> Expr:
     """The activation of `value`."""
-    return value if act is None else EMITTERS[act.function].emit(value, act.slope)
+    match act:
+        case None:
+            return value
+        case Clip():
+            return _clip(value, act)
+        case Activation():
+            return EMITTERS[act.function].emit(value, act.slope)
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,18 @@ def _relu6(value: Expr, _: float) -> Expr:
     return T.min(T.max(value, T.float32(0)), T.float32(6))
 
 
+def _clip(value: Expr, act: Clip) -> Expr:
+    if isfinite(act.low):
+        value = T.max(value, T.float32(act.low))
+    return T.min(value, T.float32(act.high)) if isfinite(act.high) else value
+
+
+def _hard_sigmoid(value: Expr) -> Expr:
+    """`x/6 + ½` within 0 and 1, as `(x + 3)/6`, which cancels nothing near -3."""
+    within = T.min(T.max(value + T.float32(3), T.float32(0)), T.float32(6))
+    return within * T.float32(1 / 6)
+
+
 def leaky(value: Expr, slope: Expr) -> Expr:
     """`x` or, below zero, `slope·x`, as an expression."""
     return _let(value, lambda x: T.Select(x < T.float32(0), slope * x, x))
@@ -100,6 +127,12 @@ EMITTERS: dict[str, ActivationCode] = {
     "silu": ActivationCode(lambda value, _: _let(value, lambda x: x * _sigmoid(x))),
     "sigmoid": ActivationCode(lambda value, _: _let(value, _sigmoid)),
     "tanh": ActivationCode(lambda value, _: _let(value, _tanh)),
+    "hardsigmoid": ActivationCode(lambda value, _: _hard_sigmoid(value), is_long=False),
+    "hardswish": ActivationCode(
+        lambda value, _: _let(value, lambda x: x * _hard_sigmoid(x)), is_long=False
+    ),
+    "softplus": ActivationCode(lambda value, _: _let(value, _softplus)),
+    "mish": ActivationCode(lambda value, _: _let(value, _mish)),
 }
 """The code of each activation, by its name in `vggc/ir/activations.py`."""
 
@@ -131,6 +164,32 @@ def _tanh(x: Expr) -> Expr:
     return _let(
         _expm1(T.float32(-2) * _magnitude(x)),
         lambda power: T.Select(x < T.float32(0), power, -power) / (T.float32(2) + power),
+    )
+
+
+def _softplus(x: Expr) -> Expr:
+    zero = T.float32(0)
+    above = T.Select(x < zero, zero, x)
+    return _let(_exp(-_magnitude(x)), lambda power: above + _log1p(power))
+
+
+def _mish(x: Expr) -> Expr:
+    """`x·tanh(ln(1 + eˣ))`, a quotient of sums of powers of eˣ or, above zero, of e⁻ˣ."""
+    one, two = T.float32(1), T.float32(2)
+
+    def quotient(power: Expr) -> Expr:
+        below, above = power * (power + two), one + two * power
+        numerator = T.Select(x < T.float32(0), below, above)
+        rest = T.Select(x < T.float32(0), two, two * power * power)
+        return _let(numerator, lambda upper: x * (upper / (upper + rest)))
+
+    return _let(_exp(-_magnitude(x)), quotient)
+
+
+def _log1p(y: Expr) -> Expr:
+    """`ln(1 + y)` for `0 <= y <= 1`, without cancellation near zero: 2·atanh(y / (2 + y))."""
+    return _let(
+        y / (T.float32(2) + y), lambda s: s * _let(s * s, lambda t: _polynomial(TWICE_ATANH, t))
     )
 
 

@@ -119,8 +119,8 @@ class _Workload:
     act: Activation | None = None
     """What it does last."""
     keeps_sign = False
-    """Whether, but for the activation, it gives nothing negative where it reads nothing negative;
-    no activation makes a negative value of another."""
+    """Whether, but for the activation, it gives nothing negative where it reads nothing
+    negative."""
 
     @property
     def weights(self) -> dict[str, Shape]:
@@ -133,7 +133,8 @@ class _Workload:
         """Whether the workload may give negative values; `reads` is whether it may read some."""
         if self.act is not None and self.act.never_negative:
             return False
-        return reads or not self.keeps_sign
+        keeps_sign = self.keeps_sign and (self.act is None or self.act.keeps_sign)
+        return reads or not keeps_sign
 
 
 class _OneInput(_Workload):

@@ -419,7 +419,10 @@ class _Reader:
             said = {option.key: option.value for option in self.layer.options}
             said |= {key: option.value for key, option in self.inherited.items()}
             value = said.get(clash.key)
-            place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
+            unsaid = getattr(kind, clash.key)
+            if unsaid is None:
+                unsaid = kind.params()[clash.key].default
+            place, shown = (value.span, value) if value else (self.word, unsaid)
             problem = diagnostics.Clashing(
                 clash.key, str(shown), clash.reason, clash.hint, place=place
             )

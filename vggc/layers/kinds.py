@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from functools import cache
-from math import log10
+from math import inf, log10
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
@@ -21,6 +21,7 @@ from vggc.ir.ops import (
     AvgPool2d,
     BatchNorm,
     Border,
+    Clip,
     Concat,
     Conv2d,
     Dropout,
@@ -53,6 +54,7 @@ MAX_WINDOW = 1 << 10
 SLOPES = {name: row.slope for name, row in ACTIVATIONS.items() if row.slope}
 """The slopes of the activations that have one."""
 SLOPE = Real(0, 1000)
+LIMIT = Real(-1e6, 1e6)
 LEAST_ALPHA, LEAST_BETA = 1e-12, 1e-6
 """With less a local response normalisation does nothing; ONNX Runtime refuses 0, in float32."""
 MAX_MAGNITUDE = 37
@@ -546,6 +548,30 @@ class Prelu(Kind):
         return (("", PRelu()),)
 
 
+@dataclass(frozen=True)
+class ClipKind(Kind):
+    name = "clip"
+    doc = "Limits: what is below `min` becomes `min`, what is above `max` becomes `max`."
+    example = "clip min=0 max=6"
+
+    min: float | None = _param("the lower limit", LIMIT, None, "unlimited")
+    max: float | None = _param("the upper limit", LIMIT, None, "unlimited")
+
+    def clash(self) -> Clash | None:
+        match self.min, self.max:
+            case None, None:
+                return Clash("min", "neither `min` nor `max` is given", "as in `clip min=0 max=6`")
+            case float(low), float(high) if low >= high:
+                reason = f"`min` is {low:g}, so that no two values would differ"
+                return Clash("max", reason, "the larger of the two is `max`")
+        return None
+
+    def expand(self, x: Shape) -> Expansion:
+        low = -inf if self.min is None else self.min
+        high = inf if self.max is None else self.max
+        return (("", Clip(low=low, high=high)),)
+
+
 def _activation_words() -> Iterator[type[Kind]]:
     """The words for activations, as they are told: the trained rectifier behind the other."""
     for function in ACTIVATIONS.values():
@@ -644,6 +670,7 @@ KINDS: tuple[type[Kind], ...] = (
     LayerNormKind,
     Lrn,
     *_activation_words(),
+    ClipKind,
     DropoutKind,
     FlattenKind,
     SoftmaxKind,
@@ -674,6 +701,8 @@ ELSEWHERE = {
     "ln": "layernorm",
     "epsilon": "eps",
     "leaky_relu": "leaky",
+    "clamp": "clip",
+    "hardtanh": "clip",
     "identity": "skip",
     "shortcut": "skip",
     "cat": "concat",

@@ -47,10 +47,12 @@ class Real:
     unit: Unit = ""
 
     def __str__(self) -> str:
-        high = f"{self.high:,.12g}"
-        if self.above:
-            return f"a number above {self.low:g}, at most {high}"
-        return f"a number from {self.low:g} to {high}"
+        low, high = f"{self.low:,.12g}", f"{self.high:,.12g}"
+        return (
+            f"a number above {low}, at most {high}"
+            if self.above
+            else f"a number from {low} to {high}"
+        )
 
 
 @dataclass(frozen=True)
