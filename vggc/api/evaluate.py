@@ -117,7 +117,7 @@ class TestedRun:
 
     def remarks(self, weights: Path | None) -> list[str]:
         """What whoever takes these weights should know of them, and of their pictures."""
-        told = self.subject.remark
+        told = self.subject.preprocessing_from
         return [*self.run.remarks(weights), *([told] if told else [])]
 
 

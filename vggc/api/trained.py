@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggc.analysis.report import Report
 from vggc.ir.graph import Graph
-from vggc.ir.weights import Weights, seeded
+from vggc.ir.weights import Weights, WeightsUnreadable, seeded
 from vggc.ir.weights import load as load_weights
 from vggc.passes.channel_order import in_rgb
 from vggc.preprocessing.choose import ChosenPreprocessing, choose
@@ -16,7 +16,10 @@ from vggc.recipe.lengths import for_input
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.paths import is_run
 from vggc.support.precision import Precision
+from vggc.support.tensors import opened
 from vggc.training.run import BEST, LAST, Run
+from vggc.weight_files.facts import WeightFacts, facts_in
+from vggc_runtime.json_file import MalformedError
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 
@@ -33,7 +36,7 @@ class Subject:
 
     `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
     its weights come from, in words; `seed` is that of random weights, None for others. Where a
-    user should know where the preprocessing comes from, `remark` says it.
+    user should know where the preprocessing comes from, `preprocessing_from` says it.
     """
 
     named: str
@@ -43,7 +46,7 @@ class Subject:
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     seed: int | None = None
-    remark: str = ""
+    preprocessing_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def from_run(
         weights_from=str(path),
         preprocessing=how,
         classes=run.record.classes,
-        remark=chosen.told,
+        preprocessing_from=chosen.told,
     )
 
 
@@ -128,19 +131,40 @@ def preprocessing_of(
 ) -> ChosenPreprocessing:
     """What pictures go through before the net of a run, a `graph` that may be for another input
     size, with the weights that are meant: what the run's did. Weights from elsewhere may have a
-    preprocessing of their own, which somebody names by a `word`.
+    preprocessing of their own, which their file tells of or somebody names by a `word`.
 
     Raises: UserError where there is none such, or the weights are the run's own.
     """
-    if word is not None:
-        if weights in (None, LAST, BEST):
+    if weights in (None, LAST, BEST):
+        if word is not None:
             raise UserError(PreprocessingOfRun(str(run.folder)))
-        return choose(word, None, str(weights), graph.input)
+    elif (known := facts_of(weights).preprocessing) or word is not None:
+        return choose(word, known, str(weights), graph.input)
     how = run.record.preprocessing
     _, height, width = graph.input
     return ChosenPreprocessing(
         how if how.size == (height, width) else for_input(how, (height, width)), ""
     )
+
+
+def facts_of(weights: Path) -> WeightFacts:
+    """What is known of the weights in a file: of a run's what its record says, of others what the
+    file does.
+
+    Raises: UserError where it cannot be read, or says what nobody understands.
+    """
+    if is_run(weights.parent):
+        run = Run.load(weights.parent)
+        if weights in (run.weights_path, run.best_path):
+            record = run.record
+            return WeightFacts(record.preprocessing, record.classes, str(run.folder))
+    try:
+        with opened(weights) as file:
+            return facts_in(file.metadata)
+    except OSError as error:
+        raise UserError(WeightsUnreadable(str(weights), error.strerror or str(error))) from None
+    except MalformedError as fault:
+        raise UserError(WeightsUnreadable(str(weights), str(fault))) from None
 
 
 def from_spec(
@@ -151,12 +175,14 @@ def from_spec(
     preprocessing: str | None = None,
 ) -> Subject:
     """A net with weights from a file, or random ones; `named` is the spec that it was asked by. The
-    `preprocessing`, a preset or a file, is torchvision's where nobody says anything.
+    `preprocessing` is a preset or a file; without one, what the file of the weights says counts,
+    and where that says nothing torchvision's.
 
     Raises: UserError when there are no such weights, or no such preprocessing for the net.
     """
     graph = program.graph
-    chosen = choose(preprocessing, None, str(weights), graph.input)
+    facts = facts_of(weights) if weights else WeightFacts()
+    chosen = choose(preprocessing, facts.preprocessing, str(weights), graph.input)
     loaded = load_weights(weights, graph) if weights else seeded(graph, seed)
     found, how = in_rgb(graph, loaded, chosen.how)
     is_told = (weights or preprocessing) and graph.input[0] in IMAGE_CHANNELS
@@ -166,7 +192,7 @@ def from_spec(
         weights=found,
         weights_from=str(weights) if weights else f"seed {seed}",
         preprocessing=how,
-        classes=(),
+        classes=facts.classes if len(facts.classes) == graph.num_classes else (),
         seed=None if weights else seed,
-        remark=chosen.told if is_told else "",
+        preprocessing_from=chosen.told if is_told else "",
     )
