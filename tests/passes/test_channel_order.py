@@ -14,31 +14,41 @@ from tests.support.training_data import picture
 from vggc.api.trained import from_spec
 from vggc.backends.torch import reference
 from vggc.ir.weights import save, seeded
-from vggc.passes.channel_order import exchanged, first_convolutions, in_rgb
+from vggc.passes.channel_order import axes_of_colours, exchanged, in_rgb
 from vggc.preprocessing.presets import PRESETS
 
 Noise = Callable[..., np.ndarray]
 
 
 @pytest.mark.parametrize(
-    ("body", "names"),
+    "body",
     [
-        ("conv3-4 | pool | fc-3", ["conv1_1.weight"]),
-        ("add(conv3-4, conv1-4) | gap | fc-3", ["conv1_1.weight", "conv1_2.weight"]),
-        ("conv3-6 groups=3 | gap | fc-3", []),
-        ("concat(conv3-4, pool3 stride=1 padding=1) | gap | fc-3", []),
-        ("pool | conv3-4 | gap | fc-3", []),
-        ("fc-3", []),
+        "conv3-6 groups=3 | gap | fc-3",
+        "gap | fc-3",
+        "concat(conv3-4, conv3-6 groups=3) | gap | fc-3",
+        "lrn | conv3-4 | gap | fc-3",
+        "fc-3",
     ],
 )
-def test_only_convolutions_of_all_channels_take_another_order(body: str, names: list[str]) -> None:
-    found = first_convolutions(graph_of(body))
-    assert len(found) == len(names)
+def test_the_order_may_be_no_matter_of_weights(body: str) -> None:
+    assert axes_of_colours(graph_of(body)) == {}
 
 
-def test_the_exchanged_net_gives_of_rgb_what_the_other_gives_of_bgr(noise: Noise) -> None:
-    graph = graph_of("add(conv3-4, conv1-4) | conv3-5 | gap | fc-3")
+@pytest.mark.parametrize(
+    ("body", "axes"),
+    [
+        ("conv3-4 | pool | fc-3", [1]),
+        ("conv3-4 border=reflect | gap | fc-3", [1]),
+        ("add(conv3-4, conv1-4) | conv3-5 | gap | fc-3", [1, 1]),
+        ("batchnorm | pool | conv3-4 | gap | fc-3", [0, 0, 0, 0, 1]),
+    ],
+)
+def test_the_exchanged_net_gives_of_rgb_what_the_other_gives_of_bgr(
+    body: str, axes: list[int], noise: Noise
+) -> None:
+    graph = graph_of(body)
     weights, x = weights_of(graph), noise(2, *graph.input)
+    assert [*axes_of_colours(graph).values()] == axes
     name = graph.nodes[graph.heads[0].node].name
     of_bgr = reference(graph, weights)(x[:, ::-1].copy())[name]
     of_rgb = reference(graph, exchanged(graph, weights))(x)[name]
@@ -57,7 +67,7 @@ def test_the_preprocessing_goes_along_to_the_bit() -> None:
 
 
 def test_weights_of_a_file_are_loaded_with_the_order_that_somebody_names(tmp_path: Path) -> None:
-    for body, order in (("conv3-4 | gap | fc-3", "rgb"), ("pool | conv3-4 | gap | fc-3", "bgr")):
+    for body, order in (("conv3-4 | gap | fc-3", "rgb"), ("lrn | conv3-4 | gap | fc-3", "bgr")):
         net = program(f"net a input 3x28x28 {body}")
         weights = seeded(net.graph, 3)
         save(tmp_path / "w.safetensors", weights)

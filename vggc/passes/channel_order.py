@@ -12,28 +12,53 @@ from dataclasses import replace
 import numpy as np
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d
+from vggc.ir.ops import (
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    MaxPool2d,
+    Pad2d,
+    Scale,
+)
 from vggc.ir.weights import Weights
 from vggc_runtime.preprocessing import Preprocessing
 
+CHANNEL_BY_CHANNEL = Pad2d, MaxPool2d, AvgPool2d, Activation, Dropout, BatchNorm, Scale
+"""Ops that give of each channel one channel, by weights of one number for each, if by any."""
 
-def first_convolutions(graph: Graph) -> tuple[str, ...]:
-    """The names of the weights of the convolutions that read the input, where nothing else does and
-    each reads all channels at once; none otherwise.
+
+def axes_of_colours(graph: Graph) -> dict[str, int]:
+    """The weights that know colours by their places, and the axis that is of them, where the order
+    of colours is a matter of weights; none otherwise.
+
+    That is so where the input, or what comes of it channel by channel, goes only into convolutions
+    that read all channels at once.
     """
-    readers = [graph.nodes[index] for index in graph.readers()[0]]
-    is_head = any(head.node == 0 for head in graph.heads)
-    if is_head or any(not isinstance(n.op, Conv2d) or n.op.groups != 1 for n in readers):
-        return ()
-    return tuple(f"{node.name}.weight" for node in readers)
+    found: dict[str, int] = {}
+    colours = {0}
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        if colours.isdisjoint(node.inputs):
+            continue
+        match node.op:
+            case Conv2d(groups=1):
+                found[f"{node.name}.weight"] = 1
+            case op if isinstance(op, CHANNEL_BY_CHANNEL):
+                found |= dict.fromkeys(graph.weights(node), 0)
+                colours.add(index)
+            case _:
+                return {}
+    return {} if colours & {head.node for head in graph.heads} else found
 
 
 def exchanged(graph: Graph, weights: Weights) -> Weights:
-    """The weights of the net that takes its colours in the opposite order, as long as it has
-    `first_convolutions`; all others are the same arrays.
+    """The weights of the net that takes its colours in the opposite order, as far as that is a
+    matter of weights; all others are the same arrays.
     """
+    axes = axes_of_colours(graph)
     return weights | {
-        name: np.ascontiguousarray(weights[name][:, ::-1]) for name in first_convolutions(graph)
+        name: np.ascontiguousarray(np.flip(weights[name], axis)) for name, axis in axes.items()
     }
 
 
@@ -41,7 +66,7 @@ def in_rgb(graph: Graph, weights: Weights, how: Preprocessing) -> tuple[Weights,
     """Weights and preprocessing that give of pictures what these do, with colours in the order RGB
     where that is a matter of weights alone; the same ones otherwise.
     """
-    if how.order == "rgb" or not first_convolutions(graph):
+    if how.order == "rgb" or not axes_of_colours(graph):
         return weights, how
     rgb = replace(how, order="rgb", mean=how.mean[::-1], std=how.std[::-1])
     return exchanged(graph, weights), rgb
