@@ -1,7 +1,7 @@
 /* Resizes, cuts, pads and normalises pictures with Pillow's and numpy's numbers.
  *
- * Source of the resampling: Pillow, src/libImaging/Resample.c, and Geometry.c for the nearest pixel.
- * A side's new pixel is a weighted mean of old ones. Weights are a filter's, as wide as the ratio of
+ * Source of the resampling: Pillow, src/libImaging/Resample.c; Geometry.c for the nearest pixel. A
+ * side's new pixel is a weighted mean of old ones. Weights are a filter's, as wide as the ratio of
  * the sides makes it, and at least as wide as for sides that are alike; they are computed in double
  * precision and rounded to SHARE_BITS bits. Rows are resized first, then columns; both results are
  * rounded to 8 bits. Only what is cut out is computed.
@@ -127,7 +127,7 @@ static int resample(resampling *made, int interpolation, int64_t length, int64_t
     }
     int32_t *shares = made->shares + i * made->most;
     for (int64_t each = 0; each < count; each++) {
-      double share = rounded_product(sum ? weights[each] / sum : 0, 1 << SHARE_BITS);
+      double share = rounded_product(sum != 0 ? weights[each] / sum : 0, 1 << SHARE_BITS);
       shares[each] = (int32_t)(share + (share < 0 ? -0.5 : 0.5));
     }
     if (i == 0) made->begin = first;

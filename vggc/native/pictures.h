@@ -9,8 +9,8 @@
    middle; resized whatever its proportion; resized in proportion, with a background around it. */
 enum fit { FIT_CROP, FIT_SQUASH, FIT_PAD };
 
-/* How pixels are made of others, Pillow's filters but Lanczos', whose sine differs from one C library
-   to another. */
+/* How pixels are made of others: Pillow's filters but Lanczos', whose sines differ from one C
+   library to another. */
 enum interpolation { BY_NEAREST, BY_BOX, BY_BILINEAR, BY_BICUBIC };
 
 /* What is done to a picture. vggc/compiler/preprocessing_table.py writes it for a net. */
