@@ -29,3 +29,42 @@ class NoWordFor(Diagnostic):
     where: str
     reads: str
     hint: str
+
+
+class OpenInputSize(Diagnostic):
+    title = "{path} leaves the size of its pictures open"
+    label = "a net of ours has one size, from which all others follow"
+    help = "say which: `--input 224` or `--input 480x640`"
+    path: str
+
+
+class NotSayable(Diagnostic):
+    """A layer that the language has a word for, but not in this form."""
+
+    title = "{path}: the language cannot say `{layer}`"
+    label = "{where}: {reason}"
+    help = "{hint}"
+    path: str
+    layer: str
+    where: str
+    reason: str
+    hint: str
+
+
+class Tangled(Diagnostic):
+    title = "the paths of {path} cannot be written as joins"
+    label = "its layers read one another crosswise, or joins stand in one another too deep"
+    help = "name a layer before them as the output, and compute the rest elsewhere"
+    path: str
+
+
+class WeightNotUsable(Diagnostic):
+    """Weights that no net can compute with."""
+
+    title = "the weights of {where} in {path} hold {what}"
+    label = "they would be `{name}`"
+    help = "is the file damaged, or of a training that failed?"
+    path: str
+    where: str
+    what: str
+    name: str

@@ -27,11 +27,14 @@ class ForeignTensor:
     """A tensor that is read when somebody wants its values, and not kept.
 
     `read` gives numbers of `dtype` in this shape; its reader has checked that there are as many.
+    `steps` counts the tensors of the file that are read for it and what is computed of them, so
+    that no chain of arithmetic takes for ever.
     """
 
     shape: Shape
     dtype: np.dtype[Any]
     read: Callable[[], NDArray[Any]]
+    steps: int = 1
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> ForeignTensor:
@@ -47,7 +50,7 @@ class ForeignTensor:
         self, shape: Shape, change: Callable[[NDArray[Any]], NDArray[Any]]
     ) -> ForeignTensor:
         """What `change` makes of the tensor when it is read, of `shape` and the same type."""
-        return ForeignTensor(shape, self.dtype, lambda: change(self.read()))
+        return ForeignTensor(shape, self.dtype, lambda: change(self.read()), self.steps + 1)
 
 
 class OwnEngine(Protocol):
