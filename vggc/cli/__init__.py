@@ -49,6 +49,7 @@ COMMANDS = {
     "verify": "Check an artifact against PyTorch in float64.",
     "bench": "Time an artifact against other engines.",
     "export": "Write a net for other tools.",
+    "import": "Write a net of another framework as a spec and weights.",
     "lsp": "Serve an editor: mistakes, hover, completion.",
 }
 
@@ -67,7 +68,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         refuse_command(cmd_name)
-        command = import_module(f"vggc.cli.{cmd_name.replace('-', '_')}").command
+        module = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
+        command = import_module(f"vggc.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -68,3 +68,17 @@ class WeightNotUsable(Diagnostic):
     where: str
     what: str
     name: str
+
+
+class NoNetIn(Diagnostic):
+    title = "{path} holds weights, and no net"
+    label = "how its layers are connected stands elsewhere"
+    help = "name the net: `--net SPEC`; of Caffe and Darknet, give the prototxt or cfg, too"
+    path: str
+
+
+class WhatTogether(Diagnostic):
+    title = "these files are no net together: {files}"
+    label = "a net is one ONNX file, or a prototxt with its caffemodel, or a cfg with its weights"
+    help = "give the files of one net"
+    files: str

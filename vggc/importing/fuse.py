@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.importing.foreign import ForeignTensor
-from vggc.importing.items import TRAINED, ForeignItem, ForeignItems
+from vggc.importing.items import EITHER, TRAINED, ForeignItem, ForeignItems
 from vggc.ir.activations import ACTIVATIONS
-from vggc.layers.kinds import BY_WORD
 
 NORMS = {"batchnorm": "batch", "groupnorm": "group", "layernorm": "layer"}
 """The words for normalisations, and what `norm=` calls them."""
@@ -32,7 +31,7 @@ def fused(net: ForeignItems) -> ForeignItems:
     """The net with what belongs together in one item each."""
     for step in PASSES:
         net = _Pass(net, step).run()
-    return _nested(net)
+    return _rounded(_nested(net))
 
 
 PassStep: TypeAlias = "Callable[[_Pass, ForeignItem], int | ForeignItem | None]"
@@ -335,13 +334,15 @@ def _pads_into_windows(work: _Pass, item: ForeignItem) -> int | ForeignItem | No
             return None
         if border != "zeros":
             options["border"] = border
-    elif border != "zeros" or any(own) or options["round"] != "down":
+    elif border != "zeros" or any(own) or options["round"] == "up":
         return None
     elif item.word == "avgpool":
         options["border"] = "zeros"
     elif work.items[pad.reads[0]].word not in NEVER_NEGATIVE and not _rectified(work, pad):
         return None
     options["padding"] = tuple(a + b for a, b in zip(own, sides, strict=True))
+    if "round" in options:
+        options["round"] = "down"
     return replace(item, reads=pad.reads, options=options)
 
 
@@ -360,8 +361,6 @@ def _norms_into_layers(work: _Pass, item: ForeignItem) -> int | ForeignItem | No
     index = item.reads[0]
     before = work.items[index]
     if before.word not in TRAINED or not _is_bare(before) or item.options.get("groups", 32) != 32:
-        return None
-    if item.options["eps"] != 1e-5 and "eps" not in BY_WORD[before.word].params():
         return None
     tensors = {f"norm.{role}": tensor for role, tensor in item.tensors.items()}
     options = {**before.options, "norm": NORMS[item.word], "eps": item.options["eps"]}
@@ -416,6 +415,19 @@ def _nested(net: ForeignItems) -> ForeignItems:
                 break
         made.setdefault(item.reads, index)
     return replace(net, items=tuple(items))
+
+
+def _rounded(net: ForeignItems) -> ForeignItems:
+    """The net with pools rounded alike where both ways are the same: up if any must be."""
+    up = {item.word for item in net.items if item.options.get("round") == "up"}
+
+    def decided(item: ForeignItem) -> ForeignItem:
+        if item.options.get("round") != EITHER:
+            return item
+        how = "up" if item.word in up and item.options["stride"] != (1, 1) else "down"
+        return replace(item, options={**item.options, "round": how})
+
+    return replace(net, items=tuple(map(decided, net.items)))
 
 
 PASSES: tuple[PassStep, ...] = (

@@ -19,6 +19,8 @@ OptionValue: TypeAlias = bool | int | float | str | tuple[int, ...]
 
 JOINS = ("add", "mul", "concat")
 """The items that read several."""
+EITHER = "either"
+"""The rounding of a pool whose windows fit: another one's decides, as a net has one for all."""
 TRAINED = ("conv", "deconv", "fc")
 """The items that `norm=` and `act=` are said of."""
 

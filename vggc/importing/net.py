@@ -113,7 +113,7 @@ def import_foreign(foreign: Foreign, size: Pair | None = None) -> ImportedNet:
         tensors=tensors,
         items=items,
         heads=tuple(heads),
-        notes=items.notes,
+        notes=(*foreign.notes, *items.notes),
     )
 
 

@@ -24,10 +24,13 @@ from onnx import TensorProto, numpy_helper
 
 from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.engines import onnx_engine
-from vggc.importing.foreign import Foreign, ForeignTensor
+from vggc.importing.foreign import NOTHING, Foreign, ForeignTensor
 from vggc.support.diagnostics import UserError
+from vggc.support.records import from_json
+from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.files import open_file, sha256
-from vggc_runtime.json_file import MalformedError
+from vggc_runtime.json_file import MalformedError, parsed_json
+from vggc_runtime.preprocessing import Preprocessing
 
 MAX_FIELDS = 2_000_000
 """Fields of a file that are looked at, those of nodes and tensors included."""
@@ -39,8 +42,10 @@ MAX_TYPED = 64 << 20
 """Bytes of a tensor whose numbers are written one by one, which takes many times as much memory."""
 MAX_DIMENSIONS = 16
 LEAST_OPSET, MOST_OPSET = 7, 30
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""How the value of a field is written."""
+VARINT, BYTES = 0, 2
+"""How the value of a field may be written: as a number, or as so many bytes."""
+DESCRIBED = ("fit", "scale", "interpolation", "background", "order", "mean", "std")
+"""What files of vggc's own say of pictures."""
 
 DTYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "<f4",
@@ -76,6 +81,7 @@ def read_onnx(path: Path) -> Foreign:
             name=path.stem,
             files=(path.name,),
             sha256=sha256(path),
+            facts=facts_in_model(model),
             engine=onnx_engine(path),
             no_engine="onnxruntime is not installed",
         )
@@ -83,6 +89,25 @@ def read_onnx(path: Path) -> Foreign:
         raise UserError(ForeignUnreadable(str(path), error.strerror or str(error))) from None
     except MalformedError as fault:
         raise UserError(ForeignUnreadable(str(path), str(fault))) from None
+
+
+def facts_in_model(model: onnx.ModelProto) -> WeightFacts:
+    """What a file that vggc has written says of pictures and classes; nothing of those of others,
+    which have no common way to say it, and where what is said is not understood.
+    """
+    try:
+        told = {
+            each.key: parsed_json(each.value.encode("utf-8", "surrogatepass"))
+            for each in model.metadata_props
+        }
+        fields = {key: told[key] for key in DESCRIBED if key in told}
+        size = told["input"][1:] if "vggc" in told else []
+        record = {**fields, "size": size}
+        how = from_json(Preprocessing, record) if "mean" in fields and size else None
+        classes = from_json(tuple[str, ...], told.get("classes", []))
+    except (MalformedError, TypeError, KeyError):
+        return NOTHING
+    return WeightFacts(how, classes) if "vggc" in told else NOTHING
 
 
 def is_onnx(start: bytes) -> bool:

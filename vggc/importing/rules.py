@@ -25,7 +25,7 @@ from vggc.importing.constants import (
 )
 from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.foreign import Foreign, ForeignTensor
-from vggc.importing.items import ForeignItems, OptionValue
+from vggc.importing.items import EITHER, ForeignItems, OptionValue
 from vggc.importing.operators import Operator, operator_of, short
 from vggc.importing.translation import (
     MAX_NODES,
@@ -324,7 +324,8 @@ def _pool(t: Translation, node: Operator) -> None:
             t.refuse(node, "a mean over windows that counts zeros beyond its padding", "")
         options |= {"padding": sides, "border": "zeros", "round": "down"}
     elif inside and size == _pooled(x[1:], kernel, stride, plain, False):
-        options |= {"padding": plain, "round": "down"}
+        is_both = size == _pooled(x[1:], kernel, stride, plain, True)
+        options |= {"padding": plain, "round": EITHER if is_both else "down"}
     elif inside and size == _pooled(x[1:], kernel, stride, plain, True):
         options |= {"padding": plain, "round": "up"}
     else:

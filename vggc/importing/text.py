@@ -239,13 +239,15 @@ def _said(item: ForeignItem, is_output: bool) -> Options:
                 found[key] = text
         elif text != default_text(item, key):
             found[key] = text
+    return _in_order(item, found)
+
+
+def _in_order(item: ForeignItem, options: Options) -> Options:
+    """Options in the order of the kind's."""
     kind = BY_WORD.get(item.word)
     known = [*kind.params()] if kind else []
-    return {key: found[key] for key in sorted(found, key=lambda key: _rank(known, key))}
-
-
-def _rank(known: list[str], key: str) -> int:
-    return known.index(key) if key in known else len(known)
+    ranks = {key: known.index(key) if key in known else len(known) for key in options}
+    return {key: options[key] for key in sorted(options, key=lambda key: ranks[key])}
 
 
 def _means_nothing(item: ForeignItem, key: str) -> bool:
@@ -295,7 +297,7 @@ def _left(
             del own[key]
         elif key not in own:
             own[key] = option_text(item.options.get(key, item.size or (2, 2)))
-    return own
+    return _in_order(item, own)
 
 
 def _options(options: Options) -> tuple[ast.Option, ...]:

@@ -1,0 +1,137 @@
+"""A net of another framework, written as a spec and its weights, and compared with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.ir.weights import load
+from vggc.preprocessing.choose import choose
+from vggc.support.diagnostics import UserError
+from vggc.support.files import all_or_none, check_target, new_file
+from vggc.support.tensors import write
+from vggc.weight_files.facts import WeightFacts, metadata_of
+from vggc_runtime.preprocessing import IMAGE_CHANNELS
+
+if TYPE_CHECKING:
+    from vggc.importing.compare import ImportComparison
+    from vggc.importing.net import ImportedNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What somebody asks `import` for: `out` is the path of what is written without its ending, by
+    default the net's name in this folder; `size` (H, W) of an input that the net leaves open.
+    """
+
+    files: tuple[str, ...]
+    out: Path | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A net that was written to `spec`, its weights to `weights` unless there are none.
+
+    `comparison` tells how far it is from the original; where it is None, `not_compared` says why.
+    """
+
+    net: ImportedNet
+    spec: Path
+    weights: Path | None
+    comparison: ImportComparison | None
+    not_compared: str = ""
+
+
+def import_net(options: ImportOptions, say: Callable[[str], None]) -> Imported:
+    """Writes a foreign net as one of ours; nothing that is there is overwritten.
+
+    Raises: UserError where the files hold no net, or one that the language cannot express, or
+    something is in the place of what is to be written.
+    """
+    from vggc.importing.net import import_foreign
+    from vggc.importing.readers import read_net
+    from vggc.importing.text import identifier
+
+    if options.out is not None:
+        for path in _targets(options.out):
+            check_target(path)
+    foreign = read_net(options.files)
+    if options.out is not None:
+        foreign = replace(foreign, name=options.out.name)
+    out = options.out or Path(identifier(foreign.name, 60))
+    spec, weights = _targets(out)
+    for path in (spec, weights):
+        check_target(path)
+    net = import_foreign(foreign, options.size)
+    _write(net, spec, weights)
+    if not foreign.has_weights:
+        told = "no weights were given"
+        return Imported(net=net, spec=spec, weights=None, comparison=None, not_compared=told)
+    comparison, told = compared(net, weights, say)
+    return Imported(net=net, spec=spec, weights=weights, comparison=comparison, not_compared=told)
+
+
+def _targets(out: Path) -> tuple[Path, Path]:
+    """The files that are written for a name, with its ending or without."""
+    stem = out.name.removesuffix(".vgg").removesuffix(".safetensors")
+    return out.with_name(f"{stem}.vgg"), out.with_name(f"{stem}.safetensors")
+
+
+def _write(net: ImportedNet, spec: Path, weights: Path) -> None:
+    """Writes both files, or none."""
+    with all_or_none() as made:
+        with new_file(spec) as temporary:
+            temporary.write_text(net.text, "utf-8")
+        made.append(spec)
+        if not net.foreign.has_weights:
+            return
+        with new_file(weights) as temporary, temporary.open("wb") as file:
+            write(file, net.pieces(), metadata_of(facts_of(net)))
+        made.append(weights)
+
+
+def facts_of(net: ImportedNet) -> WeightFacts:
+    """What is known of a net's weights, where they come from included."""
+    foreign = net.foreign
+    source = ", ".join(Path(each).name for each in foreign.files)
+    told = foreign.facts.source or f"{source}, SHA-256 {foreign.sha256}"
+    return replace(foreign.facts, source=told[:1000])
+
+
+def compared(
+    net: ImportedNet, weights: Path, say: Callable[[str], None]
+) -> tuple[ImportComparison | None, str]:
+    """The net that was written beside the original, on noise and on a photograph; or why not."""
+    from vggc.importing.compare import ForeignEngineError, compare
+
+    if net.foreign.engine is None:
+        return None, net.foreign.no_engine
+    say("comparing with the original")
+    try:
+        return compare(net, lambda: load(weights, net.graph), inputs_for(net)), ""
+    except ForeignEngineError as fault:
+        return None, f"its engine says: {fault}"
+
+
+def inputs_for(net: ImportedNet) -> dict[str, NDArray[np.float32]]:
+    """What a net is compared on: normal noise, and for a net of images a photograph, prepared as
+    its files tell, or as torchvision does.
+    """
+    from vggc.measure.verify import photographs
+
+    shape = net.graph.input
+    noise = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)
+    found = {"random": noise}
+    if shape[0] in IMAGE_CHANNELS:
+        try:
+            how = choose(None, net.foreign.facts.preprocessing, "it", shape).how
+        except UserError:
+            how = choose(None, None, "it", shape).how
+        found |= dict(list(photographs(how).items())[:1])
+    return found

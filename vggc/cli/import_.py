@@ -1,0 +1,73 @@
+"""`vggc import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vggc.cli import console
+from vggc.cli.options import IMAGE_SIZE
+from vggc.ir.ops import describe
+from vggc.support.diagnostics import CheckFailed, in_command
+from vggc_runtime.text import in_line
+
+if TYPE_CHECKING:
+    from vggc.api.import_ import Imported
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILES…")
+@click.option(
+    "-o",
+    "--out",
+    metavar="NAME",
+    type=click.Path(path_type=Path),
+    help="Writes NAME.vgg and NAME.safetensors.  [default: the net's own name, in this folder]",
+)
+@click.option(
+    "--input",
+    "size",
+    type=IMAGE_SIZE,
+    help="Height and width of the input, where the net leaves that open.",
+)
+def command(files: tuple[str, ...], out: Path | None, size: tuple[int, int] | None) -> None:
+    """Write a net of another framework as a spec and its weights.
+
+    FILES are an ONNX file (model.onnx), or a definition of Caffe's or Darknet's with its weights
+    (deploy.prototxt net.caffemodel, net.cfg net.weights). The net is compared with the original
+    where the engine of that is installed. Exit code 1 means that they differ.
+    """
+    from vggc.api.import_ import ImportOptions, import_net
+
+    found = import_net(ImportOptions(files=files, out=out, size=size), console.status)
+    report(found)
+    if found.comparison is not None and not found.comparison.agrees:
+        raise CheckFailed
+
+
+def report(found: Imported) -> None:
+    """Prints what was written, how far it is from the original, and what can be done next."""
+    graph = found.net.graph
+    layers = len({node.layer.name for node in graph.nodes[1:]})
+    outputs = ", ".join(f"{name} {describe(shape)}" for name, shape in graph.outputs.items())
+    told = f"{console.count(layers, 'layer')}, {describe(graph.input)} to {outputs}"
+    console.out(f"{found.spec}: {told}")
+    if found.weights is not None:
+        values = sum(weight.size for weight in graph.all_weights.values())
+        console.out(f"{found.weights}: {console.count(values, 'value')}")
+    for note in found.net.notes:
+        console.out(f"note: {in_line(note)}")
+    if found.comparison is None:
+        console.out(f"not compared with the original: {in_line(found.not_compared)}")
+    else:
+        console.out(f"beside {found.comparison.engine}:")
+        for each in found.comparison.differences:
+            console.out(
+                f"  {each.input:<10} {in_line(each.output)}: relative L2 {each.relative:.1e}, "
+                f"largest difference {each.largest:.1e}"
+            )
+    spec, weights = in_command(found.spec), found.weights and in_command(found.weights)
+    more = f" --weights {weights}" if weights else ""
+    console.status(f"next: vggc summary {spec}; vggc compile {spec}{more} --out {found.spec.stem}")

@@ -1,0 +1,65 @@
+"""Which reader takes the files that somebody names, by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from vggc.importing.caffe import read_caffe
+from vggc.importing.darknet import read_darknet
+from vggc.importing.diagnostics import ForeignUnreadable, NoNetIn, WhatTogether
+from vggc.importing.foreign import Foreign
+from vggc.importing.onnx_file import is_onnx, read_onnx
+from vggc.support.diagnostics import UserError
+from vggc_runtime.files import open_file
+
+LOOKED_AT = 4096
+"""Bytes of a file that tell its form."""
+
+FileForm: TypeAlias = Literal["onnx", "caffe", "darknet", "weights"]
+"""What a file holds: a net of ONNX, a definition of Caffe or of Darknet, or weights alone."""
+
+DEFINED: Mapping[FileForm, Callable[[Path, Path | None], Foreign]] = {
+    "caffe": read_caffe,
+    "darknet": read_darknet,
+}
+"""The readers of definitions, which take a file of weights besides."""
+
+
+def read_net(named: Sequence[str]) -> Foreign:
+    """The net that files hold together.
+
+    Raises: UserError where there is none in them, they do not belong together, or are damaged.
+    """
+    forms = [(Path(each), form_of(Path(each))) for each in named]
+    definitions = [(path, form) for path, form in forms if form != "weights"]
+    weights = [path for path, form in forms if form == "weights"]
+    match definitions, weights:
+        case [(path, "onnx")], []:
+            return read_onnx(path)
+        case [(path, ("caffe" | "darknet") as form)], ([] | [_]):
+            return DEFINED[form](path, weights[0] if weights else None)
+        case [], [path]:
+            raise UserError(NoNetIn(str(path)))
+        case _:
+            raise UserError(WhatTogether(", ".join(named)))
+
+
+def form_of(path: Path) -> FileForm:
+    """What a file holds, by how it begins. Raises: UserError where it cannot be read."""
+    try:
+        with open_file(path) as file:
+            start = file.read(LOOKED_AT)
+    except OSError as error:
+        raise UserError(ForeignUnreadable(str(path), error.strerror or str(error))) from None
+    if is_onnx(start):
+        return "onnx"
+    if b"\0" in start:
+        return "weights"
+    try:
+        text = start.decode("utf-8", "strict" if len(start) < LOOKED_AT else "ignore")
+    except UnicodeDecodeError:
+        return "weights"
+    told = [line for line in map(str.strip, text.splitlines()) if line and line[0] not in "#;"]
+    return "darknet" if told and told[0].startswith("[") else "caffe"
