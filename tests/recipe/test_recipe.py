@@ -102,10 +102,10 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("one-cycle warm-up=0.1", Recipe(schedule=OneCycle(warm_up=0.1))),
         ("cosine warm-up=5%", Recipe(schedule=Cosine(warm_up=0.05))),
         (
-            "step epochs=30,60,65 factor=20% warm-up=5%",
+            "step at=30,60,65 factor=20% warm-up=5%",
             Recipe(schedule=StepSchedule((30, 60, 65), 0.2, 0.05)),
         ),
-        ("step epochs=30", Recipe(schedule=StepSchedule((30,)))),
+        ("step at=30", Recipe(schedule=StepSchedule((30,)))),
         ("poly power=0.9 warm-up=5% end=1%", Recipe(schedule=Poly(0.9, 0.05, 0.01))),
         ("plateau warm-up=5%", Recipe(schedule=Plateau(warm_up=0.05))),
         ("constant warm-up=5%", Recipe(schedule=Constant(warm_up=0.05))),
@@ -235,7 +235,7 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("adamw betas=0.9,0.99,0.999", WrongValue, "0.9,0.99,0.999", ""),
         ("adamw betas=0.9,1", WrongValue, "1", ""),
         ("adamw momentum=0.9", diagnostics.UnknownRecipeOption, "momentum", ""),
-        ("step epochs=0", WrongValue, "0", ""),
+        ("step at=0", WrongValue, "0", ""),
         ("mixup", diagnostics.WrongNumberOfValues, "mixup", "write it as `mixup 0.2`"),
         ("mixup 0.2 chance=0", WrongValue, "0", ""),
         ("mixup chance=0.5", diagnostics.WrongNumberOfValues, "mixup chance=0.5", "`mixup 0.2`"),
@@ -836,10 +836,11 @@ def test_weights_of_another_shape_are_not_taken() -> None:
 @pytest.mark.parametrize(
     ("settings", "mistake", "place"),
     [
-        ("step epochs=60,30", diagnostics.DropsOutOfOrder, "60,30"),
-        ("step epochs=30,30", diagnostics.DropsOutOfOrder, "30,30"),
-        ("epochs 30; step epochs=10,30", diagnostics.DropAfterTheEnd, "10,30"),
+        ("step at=60,30", diagnostics.DropsOutOfOrder, "60,30"),
+        ("step at=30,30", diagnostics.DropsOutOfOrder, "30,30"),
+        ("epochs 30; step at=10,30", diagnostics.DropAfterTheEnd, "10,30"),
         ("epochs 30; step", diagnostics.DropAfterTheEnd, "step"),
+        ("steps 900; step at=300,900", diagnostics.DropAfterTheEnd, "300,900"),
     ],
 )
 def test_a_rate_that_could_not_drop_as_told_is_refused(
@@ -851,7 +852,7 @@ def test_a_rate_that_could_not_drop_as_told_is_refused(
     assert type(found) is mistake
     assert found.place
     assert found.place.text == place
-    assert read_recipe(block("steps 9; step epochs=10,30"), VGG16).steps == 9
+    assert read_recipe(block("steps 900; step at=300,899"), VGG16).unit == "steps"
 
 
 def test_a_net_without_colours_has_none_to_shift() -> None:

@@ -111,9 +111,13 @@ def test_digits_are_the_default(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
+    said = "fc-8 init=normal std=0.2 bias=0.1 lr=2"
+    (folder / "tiny.vgg").write_text(TINY.replace("fc-8", said))
     arguments = ("tiny.vgg", "--data", "images", "--epochs", "40", "--seed", "5")
     whole = vggc(folder, *arguments, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
+    told = "Trained with init=normal std=0.2 bias=0.1 lr=2, as the net says: `fc2`.\n"
+    assert told in whole.stderr
     command = [sys.executable, "-c", "from vggc.cli import main; main()", "train", *arguments]
     with subprocess.Popen(
         [*command, "--out", "run"],

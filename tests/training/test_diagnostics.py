@@ -99,6 +99,7 @@ def samples() -> list[Diagnostic]:
         ),
         diagnostics.EndsSooner("runs/tiny-20260102-030405", 900, 1200),
         diagnostics.EndsWithinEpoch("runs/tiny-20260102-030405", 1250, 400),
+        diagnostics.DropsInOtherUnits("runs/tiny-20260102-030405", "steps", "epochs"),
         diagnostics.NothingToGoOnFrom("runs/tiny-20260102-030405", "tiny"),
         diagnostics.FixedByRun("`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
         diagnostics.NamedAsItsFile("net"),

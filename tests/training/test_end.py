@@ -337,6 +337,11 @@ def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
         mistake_of(lambda: resume_run(None, bare, TrainOptions(epochs=3)))
         is diagnostics.NothingToGoOnFrom
     )
+    counted = carried_out(folder, "counted", changes=("steps=8", "schedule=step", "step.at=3"))
+    assert (
+        mistake_of(lambda: resume_run(None, counted, TrainOptions(epochs=9)))
+        is diagnostics.DropsInOtherUnits
+    )
     cut = carried_out(folder, "cut", changes=("steps=8",))
     assert (
         mistake_of(lambda: resume_run(None, cut, TrainOptions(epochs=3)))

@@ -18,6 +18,7 @@ from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches
 from vggc.data.order import Share
 from vggc.data.prepare import prepare
+from vggc.ir.layer_recipe import LayerRecipe
 from vggc.recipe.train import (
     AdamW,
     Constant,
@@ -299,6 +300,17 @@ def test_first_weights(init: Init, deviation: float) -> None:
     assert bool((net[1].weight == 1).all())
 
 
+def test_a_layer_may_begin_otherwise_than_the_recipe_says() -> None:
+    net = nn.Sequential(nn.Linear(64, 512), nn.Linear(512, 512), nn.BatchNorm1d(512))
+    said = LayerRecipe(init="normal", std=0.005, bias=0.1)
+    initialise(net, He(), 0, {"1.weight": said, "1.bias": said})
+    deviations = [float(layer.weight.detach().std()) for layer in net[:2]]
+    assert deviations == pytest.approx([(2 / 64) ** 0.5, 0.005], rel=0.02)
+    assert not net[0].bias.any()
+    assert bool((net[1].bias == 0.1).all())
+    assert not net[2].bias.any()
+
+
 def test_the_plateau_drops_three_times_at_most() -> None:
     plateau = Plateau(factor=0.1, drops=3, patience=2)
     assert drops(plateau, [0.1, 0.2, 0.2]) == 0
@@ -354,11 +366,13 @@ def torchs_rates(
 
 
 def test_step_drops_after_the_epochs_it_names() -> None:
-    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=StepSchedule(epochs=(3, 5), factor=0.2))
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=StepSchedule(at=(3, 5), factor=0.2))
     theirs = torchs_rates(lambda o: MultiStepLR(o, [3, 5], gamma=0.2), 7)
     assert rates(recipe, 7, per_epoch=1) == pytest.approx(theirs)
     of_steps = [rate for rate in theirs for _ in range(4)]
     assert rates(recipe, 28, per_epoch=4) == pytest.approx(of_steps)
+    by_steps = replace(recipe, epochs=None, steps=7)
+    assert rates(by_steps, 7, per_epoch=4) == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize("power", [0.9, 1, 2])
@@ -396,7 +410,7 @@ def test_adamw_is_pytorchs_and_spares_what_sgd_spares() -> None:
     chosen = AdamW(lr=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.5)
     norms = ("0.weight", "0.bias")
     trained = dict(net.named_parameters())
-    mine = optimiser(trained, Recipe(optimiser=chosen), undecayed=norms, fused=True)
+    mine = optimiser(trained, Recipe(optimiser=chosen), undecayed=norms, factors={}, fused=True)
     groups = [
         {"params": [*theirs[1].parameters()], "weight_decay": 0.5},
         {"params": [*theirs[0].parameters()], "weight_decay": 0.0},
@@ -411,6 +425,27 @@ def test_adamw_is_pytorchs_and_spares_what_sgd_spares() -> None:
     for (name, a), b in zip(net.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
     assert mine.defaults["fused"]
+
+
+@pytest.mark.parametrize("chosen", [Sgd(lr=0.1, weight_decay=0.5), AdamW(lr=0.1)])
+def test_a_layer_with_a_factor_takes_the_steps_of_another_rate(chosen: Sgd | AdamW) -> None:
+    """All of a step is multiplied: the gradient's share, the momentum's and the decay's."""
+
+    def taught(layers: dict[str, LayerRecipe], rate: float) -> dict[str, torch.Tensor]:
+        net = module()
+        net[6] = nn.Identity()
+        initialise(net, He(), 0)
+        recipe = replace(RECIPE, optimiser=chosen)
+        frozen = tuple(name for name, _ in net.named_parameters() if not name.startswith("7."))
+        learner = replace(task(recipe, net), frozen=frozen, layers=layers).learner()
+        for step in range(3):
+            learner.step(batches()[step], step, lr=rate)
+        return net.state_dict()
+
+    tripled = dict.fromkeys(("7.weight", "7.bias"), LayerRecipe(lr=3))
+    mine, theirs, plain = taught(tripled, 0.01), taught({}, 0.03), taught({}, 0.01)
+    torch.testing.assert_close(mine, theirs)
+    assert not torch.allclose(mine["7.weight"], plain["7.weight"])
 
 
 def test_a_net_learns_by_adamw() -> None:

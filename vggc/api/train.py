@@ -17,8 +17,16 @@ from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.heads import ObjectChoice, trained_kinds
+from vggc.recipe.layers import layer_recipes
 from vggc.recipe.protocol import TEST, read_protocol
-from vggc.recipe.train import TRAIN, Recipe, read_over_defaults, read_recipe, without_end
+from vggc.recipe.train import (
+    TRAIN,
+    Recipe,
+    StepSchedule,
+    read_over_defaults,
+    read_recipe,
+    without_end,
+)
 from vggc.runtime.cpu_info import lacks_half
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
@@ -143,6 +151,7 @@ class TrainPlan:
             seed=self.seed,
             frozen=frozen_weights(self.recipe, graph),
             undecayed=undecayed_weights(self.recipe, graph),
+            layers=layer_recipes(graph),
             objective=Objective.of(self.recipe.loss, graph),
             first=self.first.weights,
             world=self.world,
@@ -623,6 +632,8 @@ def with_other_end(run: Run, options: TrainOptions) -> Recipe:
     others = [block.key for block in blocks if block.key != "train"]
     if others or without_end(new) != without_end(old) or new.restarts != old.restarts:
         raise UserError(diagnostics.FixedByRun("what `--set` names", folder))
+    if isinstance(old.schedule, StepSchedule) and new.unit != old.unit:
+        raise UserError(diagnostics.DropsInOtherUnits(folder, old.unit, new.unit))
     batches = -(-run.record.data.train // old.batch)
     before, after = old.num_steps(batches), new.num_steps(batches)
     if after < before:

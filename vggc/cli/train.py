@@ -25,8 +25,9 @@ from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION, device_option, workers_option
 from vggc.cli.skipped import told
 from vggc.data.diagnostics import WorkerEnded
+from vggc.recipe.layers import layers_by_recipe
 from vggc.support import signals
-from vggc.support.diagnostics import CheckFailed, in_command, render
+from vggc.support.diagnostics import CheckFailed, in_command, listed, render
 from vggc.support.memory import keep_memory
 from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
@@ -252,6 +253,9 @@ def announce(plan: TrainPlan, speak: Speak) -> None:
         width = max(18, *(len(key) for key, _, _ in departures.changes))
         for key, before, after in departures.changes:
             speak(f"  {key:<{width}} {before} → {after}")
+    if plan.run is None:
+        for said, layers in layers_by_recipe(plan.program.graph).items():
+            speak(f"Trained with {said}, as the net says: {listed(layers)}.")
 
 
 def read(plan: TrainPlan, speak: Speak) -> Data:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from vggc.ir.layer_recipe import UNSAID, LayerRecipe
 from vggc.ir.ops import Input, Op, Shape, Weight, describe
 from vggc.support.sheet import Sheet, as_html
 from vggc.support.source import Span
@@ -19,7 +20,8 @@ BOX = 4
 class Layer:
     """A layer as the user wrote it: the nodes that came of it point here.
 
-    `path` holds the names of the joins around it, the outermost first.
+    `path` holds the names of the joins around it, the outermost first; `recipe` is what it says of
+    its training.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Layer:
     text: str
     span: Span
     path: tuple[str, ...] = ()
+    recipe: LayerRecipe = UNSAID
 
 
 @dataclass(frozen=True)

@@ -551,7 +551,8 @@ class _Builder:
 
     def graph(self) -> Graph:
         assert self.net.input is not None
-        origin = Layer("input", "input", "input", self.net.input.span)
+        span = self.net.input.span
+        origin = Layer(name="input", kind="input", text="input", span=span)
         self.nodes.append(Node("input", Input(self.shape), (), self.shape, origin))
         self.places["input"] = 0
         continued = _continued(self.net)
@@ -636,7 +637,14 @@ class _Builder:
         name = self.names.take(written, type(kind))
         if name in self.places:
             self.refuse_duplicate(name, written)
-        return Layer(name, kind.name, written.word, written.span, self.around)
+        return Layer(
+            name=name,
+            kind=kind.name,
+            text=written.word,
+            span=written.span,
+            path=self.around,
+            recipe=kind.recipe,
+        )
 
     def refuse_duplicate(self, name: str, written: ast.Layer) -> None:
         """Two layers get one name only where a name was given that another counts up to."""

@@ -15,6 +15,7 @@ from math import inf, log10
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
+from vggc.ir.layer_recipe import InitWord, LayerRecipe
 from vggc.ir.ops import (
     Activation,
     Add,
@@ -43,7 +44,7 @@ from vggc.ir.ops import (
     Softmax,
     Window,
 )
-from vggc.syntax.values import Extents, Flag, OneOf, PaddingSides, Real, WholeNumber
+from vggc.syntax.values import Extents, FlagOr, OneOf, PaddingSides, Real, WholeNumber
 from vggc.syntax.values import ValueKind as ValueKind
 from vggc_runtime.outputs import HeadKind
 
@@ -74,6 +75,10 @@ NORMS: dict[str, BatchNorm | GroupNorm | LayerNorm] = {
 """What `norm=` takes, and the op that each word stands for."""
 EPS = Real(0, 1, above=True)
 """What is added to the variance of a normalisation."""
+INITS: tuple[InitWord, ...] = get_args(InitWord)
+"""What `init=` takes."""
+NORMAL_STD = 0.1
+"""The deviation of `init=normal` that says none, as of a recipe's `init normal`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,23 @@ def _width(doc: str, default: Any = ...) -> Any:
 
 
 def _bias() -> Any:
-    return _param("whether a bias is added", Flag(), True)
+    doc = "whether a bias is added; a number is what it begins with, in the place of 0"
+    return _param(doc, FlagOr(Real(-1000, 1000)), True)
+
+
+def _init() -> Any:
+    doc = "how its weights are drawn before a training, as by `init` of a recipe"
+    return _param(doc, OneOf(INITS), None, "as the recipe says")
+
+
+def _std() -> Any:
+    doc, words = "the standard deviation of `init=normal`", f"{NORMAL_STD:g} for normal"
+    return _param(doc, Real(0, 1000, above=True), None, words, ("init", ("normal",)))
+
+
+def _lr() -> Any:
+    doc = "a factor of the learning rate for all weights of the layer, their decay included"
+    return _param(doc, Real(0, 1000), 1)
 
 
 def _norm() -> Any:
@@ -187,7 +208,29 @@ class Kind:
 
     def clash(self) -> Clash | None:
         """What is wrong with the layer's values together, if anything."""
+        return self.recipe_clash()
+
+    def recipe_clash(self) -> Clash | None:
+        """What is wrong with what the layer says of its training, if anything."""
+        recipe = self.recipe
+        if recipe.std is not None and recipe.init != "normal":
+            whose = f"`init={recipe.init}`" if recipe.init else "the recipe's `init`"
+            reason = f"{whose} takes no deviation from a layer"
+            return Clash("std", reason, "write `init=normal` with it")
+        if recipe.lr == 0:
+            reason = "the layer's weights would never move"
+            hint = "`freeze` in `train { … }` names layers that keep theirs"
+            return Clash("lr", reason, hint)
         return None
+
+    @property
+    def recipe(self) -> LayerRecipe:
+        """What the layer says of its training."""
+        init, std = getattr(self, "init", None), getattr(self, "std", None)
+        if init == "normal" and std is None:
+            std = NORMAL_STD
+        bias, lr = getattr(self, "bias", True), getattr(self, "lr", 1.0)
+        return LayerRecipe(init, std, 0.0 if isinstance(bias, bool) else bias, lr)
 
     @classmethod
     @cache
@@ -260,11 +303,14 @@ class Conv(Kind):
         WholeNumber(1, MAX_WIDTH),
         1,
     )
-    bias: bool = _bias()
+    bias: bool | float = _bias()
     norm: str = _norm()
     eps: float | None = _norm_eps()
     act: str | None = _act()
     slope: float | None = _slope()
+    init: str | None = _init()
+    std: float | None = _std()
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         dilation, border = self.dilation or (1, 1), self.border or "zeros"
@@ -278,7 +324,7 @@ class Conv(Kind):
             stride=self.stride,
             padding=padding,
             groups=self.groups,
-            bias=self.bias,
+            bias=bool(self.bias),
             dilation=dilation,
         )
         after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
@@ -287,7 +333,11 @@ class Conv(Kind):
     def clash(self) -> Clash | None:
         if self.width % self.groups:
             return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
-        return _eps_clash(self.norm, self.eps) or _slope_clash(self.act, self.slope)
+        return (
+            _eps_clash(self.norm, self.eps)
+            or _slope_clash(self.act, self.slope)
+            or self.recipe_clash()
+        )
 
 
 def _keeping(kernel: Pair, dilation: Pair) -> Sides:
@@ -418,6 +468,7 @@ class BatchNormKind(Kind):
 
     eps: float = _param("added to the variance", EPS, 1e-5)
     momentum: float = _param("how far running statistics move", Real(0, 1, unit="%"), 0.1)
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         return (("", BatchNorm(self.eps, self.momentum)),)
@@ -432,10 +483,11 @@ class ScaleKind(Kind):
     example = "scale start=1e-6 bias=off"
 
     start: float = _param("the factors at first", Real(-1000, 1000), 1.0)
-    bias: bool = _param("whether an offset is added, 0 at first", Flag(), True)
+    bias: bool | float = _bias()
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
-        return (("", Scale(self.start, self.bias)),)
+        return (("", Scale(self.start, bool(self.bias))),)
 
 
 @dataclass(frozen=True)
@@ -449,6 +501,7 @@ class GroupNormKind(Kind):
 
     groups: int = _param("groups of channels", WholeNumber(1, MAX_WIDTH), NORM_GROUPS)
     eps: float = _param("added to the variance", EPS, 1e-5)
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         return (("", GroupNorm(self.groups, self.eps)),)
@@ -464,6 +517,7 @@ class LayerNormKind(Kind):
     example = "layernorm"
 
     eps: float = _param("added to the variance", EPS, 1e-6)
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         return (("", LayerNorm(self.eps)),)
@@ -480,19 +534,26 @@ class Fc(Kind):
     head = "classes"
 
     width: int = _width("output features")
-    bias: bool = _bias()
+    bias: bool | float = _bias()
     norm: str = _norm()
     eps: float | None = _norm_eps()
     act: str | None = _act()
     slope: float | None = _slope()
+    init: str | None = _init()
+    std: float | None = _std()
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
-        linear = ("", Linear(self.width, self.bias))
+        linear = ("", Linear(self.width, bool(self.bias)))
         after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
         return (*_flattened(x), linear, *after)
 
     def clash(self) -> Clash | None:
-        return _eps_clash(self.norm, self.eps) or _slope_clash(self.act, self.slope)
+        return (
+            _eps_clash(self.norm, self.eps)
+            or _slope_clash(self.act, self.slope)
+            or self.recipe_clash()
+        )
 
 
 def _flattened(x: Shape) -> Expansion:
@@ -512,6 +573,9 @@ class Boxes(Kind):
     head = "boxes"
 
     width: int = _width("boxes, one for each class", 1)
+    init: str | None = _init()
+    std: float | None = _std()
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         return (*_flattened(x), ("", Linear(4 * self.width)))
@@ -543,6 +607,8 @@ class Prelu(Kind):
     name = "prelu"
     doc = "Leaky rectifier with a trained slope for each channel, 0.25 at first."
     example = "prelu"
+
+    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         return (("", PRelu()),)

@@ -9,7 +9,7 @@ from vggc.recipe import reference as recipe_reference
 from vggc.recipe.blocks import HEAD, OptionalPart, PerHead, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
-from vggc.syntax.values import Flag, Maybe, NameValue, OneOf, OptionEntry
+from vggc.syntax.values import Flag, FlagOr, Maybe, NameValue, OneOf, OptionEntry
 from vggc.syntax.values import ValueKind as ValueKind
 
 KEYWORDS = {
@@ -79,7 +79,7 @@ def values(kind: ValueKind) -> tuple[str, ...]:
     match kind:
         case OneOf(words):
             return words
-        case Flag():
+        case Flag() | FlagOr():
             return ("on", "off")
         case Maybe():
             return ("off",)

@@ -178,20 +178,23 @@ class NesterovWithoutMomentum(Diagnostic):
 
 
 class DropsOutOfOrder(Diagnostic):
-    title = "the epochs of `step` do not rise"
+    title = "the {unit} of `step` do not rise"
     label = "each must be later than the one before"
-    help = "write `epochs={right}`"
+    help = "write `at={right}`"
 
+    unit: str
     right: str
 
 
 class DropAfterTheEnd(Diagnostic):
-    title = "the rate would drop after epoch {epoch}, and the training has {last}"
+    title = "the rate would drop after {drop:,} {unit}, and the training has {last:,}"
     label = "that drop would never come"
-    help = "leave it out, say when else the rate is to drop (`step epochs=…`), or train longer"
+    help = "leave it out, drop at other times, as by `step at={right}`, or train longer"
 
-    epoch: int
+    unit: str
+    drop: int
     last: int
+    right: str
 
 
 class DecayOfNothing(Diagnostic):

@@ -58,6 +58,8 @@ Sampler: TypeAlias = Literal["shuffled", "balanced"]
 Measure: TypeAlias = Literal["top-1", "loss", "iou"]
 """What of the held-out images tells the best epoch."""
 
+MAX_STEPS = 1_000_000_000
+
 MAX_CLASSES = 10_000
 """The most classes whose weights can be listed."""
 
@@ -135,20 +137,22 @@ class Plateau:
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """Multiply the rate by `factor` after each of these `epochs`.
+    """Multiply the rate by `factor` after so many epochs as each number in `at` says, or so many
+    steps where the recipe's `steps` set the length.
 
-    In epoch e, counted from 0: lr·factor^n, n being how many of `epochs` are e or less.
+    In epoch or step e, counted from 0: lr·factor^n, n being how many of `at` are e or less.
     `warm_up` is as in `Cosine`, and epochs count from the first one on.
     Source: He et al. (2016), section 3.4; `torch.optim.lr_scheduler.MultiStepLR`.
     """
 
-    example: ClassVar[str] = "step epochs=30,60 factor=0.1"
+    example: ClassVar[str] = "step at=30,60 factor=0.1"
 
-    doc: ClassVar[str] = "the rate drops after given epochs"
+    doc: ClassVar[str] = "the rate drops after given epochs, or steps"
 
-    epochs: tuple[int, ...] = option(
-        "after how many epochs the rate drops, each time",
-        Several(WholeNumber(1, 100_000), 100),
+    at: tuple[int, ...] = option(
+        "after how many epochs the rate drops, each time; after how many steps, where `steps` set "
+        "the length",
+        Several(WholeNumber(1, MAX_STEPS), 100),
         (30, 60),
     )
     factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
@@ -329,7 +333,7 @@ class Recipe:
         Plain(WholeNumber(1, 100_000), "epochs 74", "passes over all images"), 74
     )
     steps: int | None = setting(
-        Plain(WholeNumber(1, 1_000_000_000), "steps 370000", "batches, in the place of `epochs`")
+        Plain(WholeNumber(1, MAX_STEPS), "steps 370000", "batches, in the place of `epochs`")
     )
     loss: tuple[HeadLoss, ...] = setting(PerHead(HeadLoss, value="loss"), ())
     boxes: BoxTargets | None = setting(OptionalPart(BoxTargets))
@@ -446,6 +450,11 @@ class Recipe:
     give_up: bool = setting(
         Switch("give-up off", "stop where the net has learned nothing in its first epochs"), True
     )
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        """What its length, and the drops of a `step` schedule, count."""
+        return "epochs" if self.steps is None else "steps"
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""
@@ -604,16 +613,20 @@ def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 
 
 def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
-    """Drops that do not follow one another, or come after the last epoch."""
+    """Drops that do not follow one another, or come after the training's end."""
     recipe = reading.value
     if not isinstance(recipe.schedule, StepSchedule):
         return []
-    epochs, last = recipe.schedule.epochs, recipe.epochs
-    span = reading.span("step.epochs") or reading.span("schedule")
-    if list(epochs) != sorted({*epochs}):
-        return [diagnostics.DropsOutOfOrder(",".join(map(str, sorted({*epochs}))), place=span)]
-    if last is not None and epochs[-1] >= last:
-        return [diagnostics.DropAfterTheEnd(epochs[-1], last, place=span)]
+    at, unit, last = recipe.schedule.at, recipe.unit, recipe.epochs or recipe.steps
+    assert last
+    span = reading.span("step.at") or reading.span("schedule")
+    if list(at) != sorted({*at}):
+        right = ",".join(map(str, sorted({*at})))
+        return [diagnostics.DropsOutOfOrder(unit, right, place=span)]
+    if at[-1] >= last:
+        evenly = sorted({last * (n + 1) // (len(at) + 1) for n in range(len(at))} - {0})
+        right = ",".join(map(str, evenly)) or "…"
+        return [diagnostics.DropAfterTheEnd(unit, at[-1], last, right, place=span)]
     return []
 
 

@@ -74,6 +74,18 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class FlagOr:
+    """`off`, `on`, which is 0, or another number: False, True or that number, none of which but
+    False is false.
+    """
+
+    kind: Real
+
+    def __str__(self) -> str:
+        return f"on, off or {self.kind}"
+
+
+@dataclass(frozen=True)
 class PixelRange:
     """A size in pixels or a range of sizes: least and greatest, both included."""
 
@@ -203,6 +215,7 @@ ValueKind: TypeAlias = (
     | Real
     | OneOf
     | Flag
+    | FlagOr
     | PixelRange
     | Interval
     | Size
@@ -216,6 +229,8 @@ ValueKind: TypeAlias = (
     | Maybe
 )
 
+FLAGS = {"on": True, "off": False}
+
 OFF: tuple[()] = ()
 """What `off` is where something else could be: told from None, which is no value at all."""
 
@@ -228,7 +243,13 @@ def convert(kind: ValueKind, value: ast.Value) -> Any:
         case OneOf(words):
             return value.text if isinstance(value, ast.Word) and value.text in words else None
         case Flag():
-            return {"on": True, "off": False}.get(str(value))
+            return FLAGS.get(str(value))
+        case FlagOr(each):
+            if str(value) in FLAGS:
+                return FLAGS[str(value)]
+            if value.span.text in FLAGS:
+                return None  # a constant of that name, which would be taken for the word
+            return True if (number := _number(each, value)) == 0 else number
         case PixelRange(high):
             return _pixels(high, value)
         case Interval(each):
@@ -326,7 +347,7 @@ def written(kind: ValueKind, value: Any) -> str:
     match kind:
         case _ if value is None or value is False:
             return "off"
-        case Flag():
+        case Flag() | FlagOr() if value is True:
             return "on"
         case PixelRange() | Size() | Interval() if value[0] == value[1]:
             return str(value[0])
@@ -438,7 +459,7 @@ def _number_kind(kind: ValueKind) -> WholeNumber | Real | None:
             return WholeNumber(low, high)
         case PaddingSides(high):
             return WholeNumber(0, high)
-        case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner):
+        case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner) | FlagOr(inner):
             return _number_kind(inner)
         case _:
             return None
@@ -466,7 +487,7 @@ def _suggestion(kind: ValueKind, value: ast.Value) -> str:
             return did_you_mean(text, words)
         case Maybe(WordOr(word)), ast.Word(text):
             return did_you_mean(text, (word, "off"))
-        case Flag(), ast.Word(text):
+        case Flag() | FlagOr(), ast.Word(text):
             near = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower())
             near = near or nearest(text, ("on", "off"))
             return f"did you mean `{near}`?" if near else ""

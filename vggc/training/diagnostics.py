@@ -327,6 +327,16 @@ class EndsWithinEpoch(Diagnostic):
     batches: int
 
 
+class DropsInOtherUnits(Diagnostic):
+    title = "the run in `{path}` drops its rate after so many {unit} as `step at=` says"
+    label = "with a length in {other} they would be taken for {other}"
+    help = "say the new length in {unit}: `--set {unit}=…`"
+
+    path: str
+    unit: str
+    other: str
+
+
 class NothingToGoOnFrom(Diagnostic):
     title = "the run in `{path}` has kept no checkpoint to go on from"
     label = "it has finished, and momenta are nowhere but in a checkpoint"

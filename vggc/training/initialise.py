@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod, sqrt
 from typing import assert_never
 
@@ -9,22 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from vggc.data.draws import Stream, torch_seed
+from vggc.ir.layer_recipe import UNSAID, LayerRecipe
+from vggc.recipe.layers import init_of
 from vggc.recipe.train import Glorot, He, Init, Normal
+
+OF_THE_RECIPE: Mapping[str, LayerRecipe] = {}
+"""What layers say of their training, none of which says anything."""
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, init: Init, seed: int) -> None:
-    """Draws all weights of two dimensions or more, and sets all biases to 0.
+def initialise(
+    module: nn.Module, init: Init, seed: int, layers: Mapping[str, LayerRecipe] = OF_THE_RECIPE
+) -> None:
+    """Draws all weights of two dimensions or more, and sets all biases to 0, each but where
+    `layers` says otherwise of a weight by its name.
 
     Other vectors, such as the scales of a normalisation, keep what they are. The same
     seed gives the same weights on every device.
     """
     random = torch.Generator().manual_seed(torch_seed(seed, Stream.INITIALISATION))
     for name, parameter in module.named_parameters():
+        said = layers.get(name, UNSAID)
         if parameter.dim() >= 2:
-            parameter.copy_(draw(tuple(parameter.shape), init, random))
+            parameter.copy_(draw(tuple(parameter.shape), init_of(said, init), random))
         elif name.split(".")[-1] == "bias":
-            parameter.zero_()
+            parameter.fill_(said.bias)
 
 
 def draw(shape: tuple[int, ...], init: Init, random: torch.Generator) -> Tensor:

@@ -16,11 +16,13 @@ from vggc.backends.torch import BatchRows, TorchNet
 from vggc.data.draws import Stream, torch_seed
 from vggc.data.loader import Batch
 from vggc.data.order import part_of
+from vggc.ir.layer_recipe import LayerRecipe
 from vggc.recipe.train import AdamW, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TrainPrecision
 from vggc.training import diagnostics
 from vggc.training.augment import Augmentation, Normaliser, Targets
+from vggc.training.initialise import OF_THE_RECIPE
 from vggc.training.objective import CLASSIFYING, Objective
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import Measured, StepSums
@@ -126,9 +128,11 @@ class Learner:
         undecayed: Collection[str] = (),
         world: World = ALONE,
         objective: Objective = CLASSIFYING,
+        layers: Mapping[str, LayerRecipe] = OF_THE_RECIPE,
     ) -> None:
         """`frozen` names the weights that keep their values, statistics of normalisations among
-        them, `undecayed` those that the L2 penalty leaves alone.
+        them, `undecayed` those that the L2 penalty leaves alone; `layers` holds by the names of
+        weights what their layers say of their training.
         """
         self.recipe, self.machine, self.world = recipe, machine, world
         self.objective = replace(objective, smoothing=recipe.label_smoothing or 0.0)
@@ -144,7 +148,9 @@ class Learner:
         if self.average is not None:
             self.tested = parallel(self.average, machine, world, self.device)
         self.augmentation = augmentation(self.device)
-        self.optimiser = optimiser(self.trained, recipe, undecayed, fused=not self.is_sharded)
+        factors = {name: layer.lr for name, layer in layers.items()}
+        fused = not self.is_sharded
+        self.optimiser = optimiser(self.trained, recipe, undecayed, factors, fused=fused)
         self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "float16")
         if self.scaler.is_enabled() or isinstance(recipe.optimiser, AdamW):
             # A first step that overflows moves nothing, and would leave momenta of anything.
@@ -181,7 +187,7 @@ class Learner:
         self.module.train()
         images, targets = self.augmentation(batch, step)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         self.optimiser.zero_grad()
         loss = torch.zeros((), device=self.device)
         hits = torch.zeros(4, device=self.device, dtype=torch.float64)
@@ -308,17 +314,27 @@ def device_of(machine: TrainMachine, world: World) -> torch.device:
 
 
 def optimiser(
-    trained: dict[str, nn.Parameter], recipe: Recipe, undecayed: Collection[str], fused: bool
+    trained: dict[str, nn.Parameter],
+    recipe: Recipe,
+    undecayed: Collection[str],
+    factors: Mapping[str, float],
+    fused: bool,
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser of the parameters."""
+    """The recipe's optimiser of the parameters, in a group for each decay and each `factor` of the
+    rate; `factors` holds those of some, by their names.
+
+    A factor goes for all of a step, and so for the decay in it: what the weights are drawn to
+    stays the same, and they come there sooner or later.
+    """
     chosen = recipe.optimiser
-    decayed = [p for name, p in trained.items() if name not in undecayed]
-    spared = [p for name, p in trained.items() if name in undecayed]
-    both = [
-        {"params": decayed, "weight_decay": chosen.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        decay = 0.0 if name in undecayed else chosen.weight_decay
+        alike.setdefault((decay, factors.get(name, 1.0)), []).append(parameter)
+    groups = [
+        {"params": parameters, "weight_decay": decay, "lr": chosen.lr * factor, "factor": factor}
+        for (decay, factor), parameters in alike.items()
     ]
-    groups = [group for group in both if group["params"]]
     match chosen:
         case Sgd(lr, momentum, nesterov=nesterov):
             return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=fused)

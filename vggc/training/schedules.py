@@ -23,7 +23,7 @@ def learning_rate(
     begins anew after so many steps as `restarts` say. The formulas stand with the schedules in
     `vggc.recipe.train`. Source: Loshchilov & Hutter (2017), section 3, for the restarts.
     """
-    peak = recipe.optimiser.lr
+    peak, done = recipe.optimiser.lr, step if recipe.unit == "steps" else len(accuracies)
     if needs_its_end(recipe):
         first = max((start for start in restarts if start <= step), default=0)
         last = min((start for start in restarts if start > step), default=num_steps)
@@ -34,8 +34,8 @@ def learning_rate(
         case Plateau() as plateau:
             left = plateau.factor ** drops(plateau, accuracies)
             return peak * left * rise(plateau.warm_up, step, num_steps)
-        case StepSchedule(epochs, factor, warm_up):
-            count = sum(epoch <= len(accuracies) for epoch in epochs)
+        case StepSchedule(at, factor, warm_up):
+            count = sum(drop <= done for drop in at)
             return peak * factor**count * rise(warm_up, step, num_steps)
         case Poly() as poly:
             return peak * power_of_rest(poly, step, num_steps)

@@ -25,6 +25,7 @@ from torch import nn
 from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
+from vggc.ir.layer_recipe import LayerRecipe
 from vggc.recipe.train import TRAIN, Measure, Recipe, without_end
 from vggc.support import signals
 from vggc.support.diagnostics import UserError
@@ -97,7 +98,8 @@ class TrainTask:
     `module` maps images float32 (N, C, H, W) to class scores (N, classes), or to what each of
     several heads gives, by their names; the names of its weights are those in the weights file.
     `frozen` are those of them that keep their first values, `undecayed` those that the L2 penalty
-    leaves alone, and `objective` is what is made small. `first` holds the weights by name that
+    leaves alone; `layers` holds by their names what their layers say of their training, and
+    `objective` is what is made small. `first` holds the weights by name that
     another training gave; the others are drawn by the seed. `beside`
     holds the texts of the nets that this one's names.
     """
@@ -111,6 +113,7 @@ class TrainTask:
     seed: int
     frozen: tuple[str, ...] = ()
     undecayed: tuple[str, ...] = ()
+    layers: Mapping[str, LayerRecipe] = field(default_factory=dict)
     objective: Objective = CLASSIFYING
     first: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     world: World = ALONE
@@ -164,6 +167,7 @@ class TrainTask:
             self.undecayed,
             self.world,
             self.objective,
+            self.layers,
         )
 
 
@@ -427,7 +431,7 @@ def agree(task: TrainTask) -> None:
 
 def fresh(task: TrainTask) -> Learner:
     """A learner with first weights."""
-    initialise(task.module, task.recipe.init, task.seed)
+    initialise(task.module, task.recipe.init, task.seed, task.layers)
     with torch.no_grad():
         for name, tensor in task.module.state_dict().items():
             if name in task.first:
