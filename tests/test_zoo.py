@@ -7,6 +7,7 @@ worked out on paper from the layers' definitions. The paper's six nets are in te
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 
 import numpy as np
@@ -36,7 +37,7 @@ from vggc.support.resources import resource
 from vggc.support.source import Source
 from vggc.support.tvm_alone import relax, tvm
 from vggc.syntax.format import format_net
-from vggc.syntax.parse import parse
+from vggc.syntax.parse import parse, parse_arguments
 
 # ---------------------------------------------------------------- what was published
 
@@ -54,6 +55,10 @@ TORCHVISION = {
     "alexnet": (61_100_840, "0.714"),
     "googlenet": (6_624_904, "1.498"),
     "resnet18": (11_689_512, "1.814"),
+    "resnet34": (21_797_672, "3.664"),
+    "resnet50": (25_557_032, "4.089"),
+    "squeezenet": (1_235_496, "0.349"),
+    "densenet121": (7_978_856, "2.834"),
 }
 OTHERS = {
     # Worked out on paper.
@@ -71,6 +76,9 @@ OTHERS = {
     "nin": (7_595_176, 1_100_188_800),
     # Parameters of torchvision.models.googlenet(aux_logits=True), as its users print them.
     "googlenet_aux": (13_004_888, 1_506_748_416),
+    # "4.2" million parameters and "569" million of MACs, Howard et al. (2017), table 8; the very
+    # parameters are those that Keras counts as trainable in its MobileNet.
+    "mobilenet_v1": (4_231_976, 568_740_352),
     # "7000 parameters", cs231n.stanford.edu.
     "tiny_vgg": (6_440, 1_775_680),
     # Parameters: `model.summary()` of Keras's cifar10_cnn.py.
@@ -88,6 +96,11 @@ SIDES = {
     "nin": "54 27 13 6",
     "googlenet": "112 56 28 14 7",  # Szegedy et al. (2015), table 1
     "resnet18": "112 56 28 14 7",  # He et al. (2016), table 1
+    "resnet34": "112 56 28 14 7",
+    "resnet50": "112 56 28 14 7",
+    "squeezenet": "111 55 27 13",  # its prototxt's, but for an input of 224
+    "densenet121": "112 56 28 14 7",  # Huang et al. (2017), table 1
+    "mobilenet_v1": "112 56 28 14 7",  # Howard et al. (2017), table 1
     "tiny_vgg": "32 16 8 4",
     "vgg_tiny_cifar": "32 30 15 13 6",
     "vgg16_bn_cifar": "32 16 8 4 2 1",
@@ -213,10 +226,18 @@ def test_boxes_are_learned_from_what_the_classifier_saw() -> None:
 # ---------------------------------------------------------------- the backends
 
 
+WIDTH = parse_arguments(Source("width", "(width=0.125)"))
+
+
 def narrow(name: str) -> Graph:
-    """The net with an eighth of its channels, to its scores; small ones as they are."""
-    small = load(name).report().totals.params < 2e6
-    return drop_final_softmax(load(name if small else f"{name}(width=0.125)").graph)
+    """The net with an eighth of its channels, to its scores; small ones as they are, and a net of a
+    hundred different layers with two layers in each of its blocks.
+    """
+    program = load(name)
+    if program.report().totals.params < 2e6 and program.graph.input[1] == 32:
+        return drop_final_softmax(program.graph)
+    text = re.sub(r"×\d+", "×2", text_of(name)) if name == "densenet121" else text_of(name)
+    return drop_final_softmax(Program(parse(Source(name, text)), WIDTH).graph)
 
 
 def image(graph: Graph) -> np.ndarray:
@@ -259,7 +280,8 @@ FAMILIES = (
         key=lambda name: name == "vgg19",
     ),
     [name for name in zoo() if name.startswith("googlenet")],
-    *([name] for name in zoo() if not name.startswith(("vgg1", "googlenet"))),
+    [name for name in zoo() if name.startswith("resnet")],
+    *([name] for name in zoo() if not name.startswith(("vgg1", "googlenet", "resnet"))),
     ["vgg16_bn_cifar"],
 )
 """Nets that have many layers in common, the deepest last: they are compiled together."""

@@ -167,7 +167,9 @@ def test_sums_too_long_for_an_int32_stay_float32() -> None:
 def test_every_net_of_the_zoo_has_a_plan_whose_buffers_fit(
     net: str, form: Format, fuse_pools: bool
 ) -> None:
-    """What a step reads has the size and the type that its producer wrote."""
+    """What a step reads has the size and the type that its producer wrote. Filters of one channel
+    each, as normalisations are that nothing before them takes in, multiply in float32.
+    """
     graph = load(net).graph
     calls = plan_in(graph, form, fuse_pools=fuse_pools)
     for step in calls.steps:
@@ -179,9 +181,10 @@ def test_every_net_of_the_zoo_has_a_plan_whose_buffers_fit(
             layout = calls.steps[read].output
             assert np.prod(buffer_shape(layout)) == np.prod(shape)
             assert storage(layout) == (map_.storage if isinstance(map_, Map) else "float32")
-    products = [s for s in calls.steps if isinstance(s.workload, Conv | Dense)]
-    lowered = [s for s in products if s.workload.input.format == form]  # type: ignore[union-attr]
-    assert len(lowered) > 0.9 * len(products)
+    products = [s.workload for s in calls.steps if isinstance(s.workload, Conv | Dense)]
+    sums = [w for w in products if isinstance(w, Dense) or w.groups < w.input.channels]
+    lowered = [w for w in sums if isinstance(w, Conv) and w.input.format == form]
+    assert len(lowered) > 0.9 * len(sums)
     taken = {name for step in plan(graph, 2).steps for name in step.weights}
     assert taken <= set(calls.weights)
 
