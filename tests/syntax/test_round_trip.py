@@ -65,11 +65,13 @@ VALUES = {
         "slope": ("0.3", "share"),
         "norm": ("batch", "none"),
         "bias": ("on", "off"),
-        "stride": ("1", "2"),
-        "padding": ("0", "1"),
+        "stride": ("1", "2", "2x1"),
+        "padding": ("0", "1", "0x1", "1x0x0x2"),
+        "dilation": ("2", "1x2"),
+        "border": ("zeros", "edge"),
         "groups": ("1", "2"),
         "width": ("4", "6", "wide"),
-        "size": ("1", "3"),
+        "size": ("1", "3", "2x3"),
     },
     "fc": {
         "act": ("tanh", "leaky", "none"),
@@ -78,23 +80,28 @@ VALUES = {
         "bias": ("off",),
         "width": ("6", "wide"),
     },
-    "pool": {"stride": ("1", "2"), "padding": ("1",), "round": ("up", "down"), "size": ("2", "3")},
+    "pool": {
+        "stride": ("1", "2"),
+        "padding": ("1", "0x1"),
+        "round": ("up", "down"),
+        "size": ("2", "3", "3x2"),
+    },
     "dropout": {"p": ("10%", "0.25", "share")},
     "lrn": {"size": ("3",), "alpha": ("0.01", "1e-5"), "k": ("1",)},
     "batchnorm": {"eps": ("0.001",)},
     "leaky": {"slope": ("0.2", "share")},
 }
 WORDS = {
-    "conv": ("conv3-4", "conv1-4", "conv-4", "conv3", "conv3-6", "conv", "conv3-wide"),
+    "conv": ("conv3-4", "conv1-4", "conv-4", "conv3", "conv3-6", "conv", "conv3-wide", "conv1×3-4"),
     "fc": ("fc-6", "fc-wide", "fc"),
-    "pool": ("pool", "pool3", "maxpool2"),
+    "pool": ("pool", "pool3", "maxpool2", "pool3x2"),
     "dropout": ("dropout",),
     "lrn": ("lrn", "lrn3"),
     "batchnorm": ("bn", "batchnorm"),
     "leaky": ("leaky", "lrelu"),
 }
 WHERE = {**{kind: kind for kind in WORDS}, "pool": "maxpool"}
-SELECTORS = ("conv", "conv3", "conv3-4", "conv-wide", "pool", "pool2", "fc", "dropout", "bn")
+SELECTORS = ("conv", "conv3", "conv3-4", "conv-wide", "conv1x3", "pool", "pool2x2", "fc", "bn")
 BLOCKS = (
     "train {\n  batch 8  # small\n  sgd lr=0.1 momentum=0.8\n}",
     "train { plateau factor=10%; freeze {name} }",
