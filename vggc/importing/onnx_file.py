@@ -263,6 +263,8 @@ class _FoundInFile:
 
     def add(self, name: str, tensor: _Tensor) -> None:
         """Takes in a tensor by its name."""
+        if not isinstance(name, str):
+            raise MalformedError("it is damaged: a name in it is no text")
         if name in self.tensors:
             raise MalformedError(f"it has two tensors called `{name}`")
         self.tensors[name] = tensor.foreign(self.path)
@@ -287,6 +289,8 @@ class _FoundInFile:
         """The model without its tensors."""
         model: onnx.ModelProto = _parsed(onnx.ModelProto, b"".join(self.head))
         model.graph.MergeFrom(_parsed(onnx.GraphProto, b"".join(self.body)))
+        if not all(isinstance(name, str) for name in _names(model)):
+            raise MalformedError("it is damaged: a name in it is no text")
         if not model.graph.node:
             raise MalformedError("it holds no net: there is no node in it")
         versions = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
@@ -298,6 +302,17 @@ class _FoundInFile:
         del model.graph.input[:]
         model.graph.input.extend(inputs)
         return model
+
+
+def _names(model: onnx.ModelProto) -> Iterator[object]:
+    """All names in a model; protobuf gives those that are no text as bytes."""
+    graph = model.graph
+    yield from (each.domain for each in model.opset_import)
+    yield from (text for each in model.metadata_props for text in (each.key, each.value))
+    yield from (each.name for each in (*graph.input, *graph.output))
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (each.name for each in node.attribute)
 
 
 def _parsed(kind: Callable[[], Any], data: bytes) -> Any:
@@ -321,7 +336,8 @@ class _Tensor:
 
     @property
     def name(self) -> str:
-        return str(self.told.name)
+        found: str = self.told.name
+        return found
 
     def foreign(self, path: Path) -> ForeignTensor:
         """The tensor, to be read later. Raises: MalformedError where it is not all there."""

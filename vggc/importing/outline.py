@@ -15,6 +15,8 @@ from vggc.importing.items import ForeignItems
 LONG = 16
 """A path of more layers than this stands on the main chain, and the join behind it says where the
 others begin."""
+SKIP_LAST = {"add": True, "mul": False}
+"""Whether the path without layers stands last in a join whose paths may change places."""
 MAX_DEPTH = 40
 """Joins in one another, of the fifty that the language takes."""
 MAX_STEPS = 20_000_000
@@ -129,6 +131,10 @@ class _Outliner:
                 paths.append(path if is_elsewhere else (before, *path))
             else:
                 paths.append(self.chain(read, begin, level + 1))
+        word = self.net.items[item].word
+        if len(paths) == 2 and word in SKIP_LAST:
+            # Whichever comes first, the sum is the same; people write the short way last.
+            paths.sort(key=lambda path: (not path) == SKIP_LAST[word])
         return Leaf(item, tuple(paths))
 
     def long_path(self, item: int) -> int:

@@ -33,15 +33,16 @@ from vggc.importing.translation import (
     MISFITS,
     Live,
     Rule,
-    Sides,
     Translation,
     flattened,
 )
 from vggc.importing.views import TensorView, view_of
-from vggc.ir.ops import Pair, Shape
+from vggc.ir.ops import Pair, Shape, Sides
 from vggc.support.diagnostics import UserError
 
 NO_SIDES: Sides = (0, 0, 0, 0)
+OF_MAPS = ("Conv", "MaxPool", "AveragePool", "BatchNormalization", "LRN")
+"""Operators that read maps N, C, H, W."""
 NEXT = 1.2e-7
 """How far the next number of float32 is, relatively."""
 
@@ -60,7 +61,8 @@ def translate(foreign: Foreign, size: Pair | None = None) -> ForeignItems:
         path=path, opset=opset, places=dict(foreign.tensors), rules=RULES, hints=HINTS
     )
     given = _sole_input(path, graph)
-    work.begin(given, size)
+    is_map = any(node.op_type in OF_MAPS and given.name in node.input for node in graph.node)
+    work.begin(given, size, is_map)
     begun = work.places[given.name]
     assert isinstance(begun, Live)
     for number, node in enumerate(graph.node, start=1):

@@ -34,7 +34,6 @@ COLOURS = (1, 3, 4)
 """Channels of an image: where the last axis has so many, and the second has not, they lie there."""
 ORDERS = ("nchw", "nhwc")
 
-Sides: TypeAlias = tuple[int, int, int, int]
 Rule: TypeAlias = "Callable[[Translation, Operator], None]"
 MISFITS = (TypeError, ValueError, IndexError, KeyError, OverflowError, ArithmeticError)
 """What comes of attributes and shapes that fit no operator."""
@@ -69,15 +68,17 @@ class Translation:
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, given: onnx.ValueInfoProto, size: Pair | None) -> None:
-        """Takes the input as the first item."""
+    def begin(self, given: onnx.ValueInfoProto, size: Pair | None, is_map: bool) -> None:
+        """Takes the input as the first item. Its channels may lie last unless it `is_map` of
+        those operators that read maps.
+        """
         dims = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
         if len(dims) != 4:
             reason = f"its input `{short(given.name)}` has {len(dims)} dimensions"
             hint = "pictures have four: batch, channels, height and width"
             raise UserError(ForeignUnreadable(self.path, reason, hint))
         last = dims[3] in COLOURS and dims[1] not in COLOURS
-        order = "nhwc" if last else "nchw"
+        order = "nhwc" if last and not is_map else "nchw"
         sizes = dict(zip(order, dims, strict=True))
         self.batch = sizes["n"] if sizes["n"] > 0 else 1
         for axis, asked in zip("hw", size or (0, 0), strict=True):
