@@ -203,7 +203,7 @@ PACKAGES = (
     "vggc.pictures.layout",
     "vggc.report.comparison",
     "vggc.syntax.values",
-    "vggc.ir.weights",
+    "vggc.weight_files.diagnostics",
     "vggc.importing.definitions",
     "vggc.importing.diagnostics",
 )

@@ -24,10 +24,11 @@ from vggc.api.export import export, metadata
 from vggc.api.trained import Subject, from_spec
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build, reference
-from vggc.ir.weights import load, seeded
+from vggc.ir.weights import seeded
 from vggc.program import Program
 from vggc.support.diagnostics import UserError
 from vggc.support.files import check_target
+from vggc.weight_files.load import load
 from vggc_runtime.preprocessing import Preprocessing
 
 Noise = Callable[..., np.ndarray]
@@ -203,7 +204,7 @@ def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:
     path = tmp_path / "tiny.safetensors"
     export(subject, "torchvision", path)
     assert {"features.0.weight", "classifier.6.bias"} <= load_file(path).keys()
-    loaded = load(path, subject.program.graph)
+    loaded = load(path, subject.program.graph).weights
     assert all(np.array_equal(loaded[name], w) for name, w in subject.weights.items())
 
 
@@ -293,7 +294,7 @@ def test_safetensors_say_what_they_were_trained_on(subject: Subject, tmp_path: P
     with safe_open(path, framework="np") as file:
         texts = file.metadata()
     assert {key: json.loads(text) for key, text in texts.items()} == metadata(named)
-    assert load(path, subject.program.graph).keys() == subject.weights.keys()
+    assert load(path, subject.program.graph).weights.keys() == subject.weights.keys()
 
 
 def test_what_has_no_soft_max_gives_scores(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from tests.support.training_data import picture
 from vggc.api.trained import PreprocessingOfRun, from_run, from_spec
 from vggc.backends.torch import reference
 from vggc.features.read import read_features
-from vggc.ir.weights import WeightsUnreadable, save, seeded
+from vggc.ir.weights import save, seeded
 from vggc.preprocessing.presets import PRESETS
 from vggc.program import Program, load
 from vggc.support.diagnostics import UserError
 from vggc.training.run import BEST, Run
+from vggc.weight_files.diagnostics import WeightsUnreadable
 from vggc.weight_files.facts import PREPROCESSING, WeightFacts, metadata_of
 
 Here = Callable[..., tuple[object, str, str]]

@@ -36,7 +36,7 @@ from vggc.api.train import (
 from vggc.cli.train import weights_told
 from vggc.data.find import digits
 from vggc.data.prepare import expected_bytes
-from vggc.ir.weights import save, seeded, torchvision_names
+from vggc.ir.weights import save, seeded
 from vggc.program import Program, load
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.heads import HeadLoss
@@ -51,6 +51,7 @@ from vggc.training.learner import TrainMachine
 from vggc.training.parallel import ALONE
 from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
+from vggc.weight_files.names import torchvision_names
 
 
 @pytest.fixture

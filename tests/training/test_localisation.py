@@ -19,7 +19,6 @@ from vggc.api.train import Training, TrainOptions, new_run, resume_run, training
 from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches
 from vggc.data.order import Share
-from vggc.ir.weights import load as load_weights
 from vggc.program import load
 from vggc.support.diagnostics import UserError
 from vggc.training.boxes import corners
@@ -28,6 +27,7 @@ from vggc.training.progress import Event, Finished, Interrupted, Outcome
 from vggc.training.run import Run
 from vggc.training.session import Keeping, proceed
 from vggc.training.steps import read_steps
+from vggc.weight_files.load import load as load_weights
 from vggc_runtime.files import sha256
 
 SCR = """\
@@ -184,7 +184,8 @@ def test_a_step_in_parts_is_the_same_step(here: Path) -> None:
     trained("both.vgg", "parts", "accumulate=2")
     graph = load(str(Run.load(Path("whole")).net_path)).graph
     whole, parts = (
-        load_weights(Path(name) / "weights.safetensors", graph) for name in ("whole", "parts")
+        load_weights(Path(name) / "weights.safetensors", graph).weights
+        for name in ("whole", "parts")
     )
     for name, weight in whole.items():
         np.testing.assert_allclose(parts[name], weight, atol=1e-5)
@@ -194,7 +195,9 @@ def test_heads_that_are_not_trained_keep_their_first_weights(here: Path) -> None
     trained("both.vgg", "one", "epochs=1")
     trained("both.vgg", "two", "epochs=2", "loss[where]=off")
     graph = load(str(Run.load(Path("two")).net_path)).graph
-    one, two = (load_weights(Path(name) / "weights.safetensors", graph) for name in ("one", "two"))
+    one, two = (
+        load_weights(Path(name) / "weights.safetensors", graph).weights for name in ("one", "two")
+    )
     still = {name for name in one if np.array_equal(one[name], two[name])}
     assert {name.partition(".")[0] for name in still} == {"code_fc1"}
     fresh = trained_weights_at_first("both.vgg")

@@ -9,9 +9,10 @@ import torch
 
 from tests.support.nets import graph_of
 from vggc.backends.torch import build
-from vggc.ir.weights import load, save
+from vggc.ir.weights import save
 from vggc.recipe.train import He
 from vggc.training.initialise import initialise
+from vggc.weight_files.load import load
 
 BODY = "conv3-4 norm=batch act=prelu | gap | batchnorm | fc-5"
 
@@ -72,7 +73,7 @@ def test_trained_statistics_come_back_from_a_file(tmp_path: Path) -> None:
         net(torch.randn(8, *graph.input, generator=random))
     path = tmp_path / "weights.safetensors"
     save(path, {name: tensor.numpy() for name, tensor in net.state_dict().items()})
-    again = build(graph, load(path, graph))
+    again = build(graph, load(path, graph).weights)
     x = torch.randn(2, *graph.input, generator=random)
     with torch.inference_mode():
         assert torch.equal(again.eval()(x), net.eval()(x))

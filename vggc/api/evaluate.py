@@ -117,8 +117,8 @@ class TestedRun:
 
     def remarks(self, weights: Path | None) -> list[str]:
         """What whoever takes these weights should know of them, and of their pictures."""
-        told = self.subject.preprocessing_from
-        return [*self.run.remarks(weights), *([told] if told else [])]
+        told = filter(None, (self.subject.matched, self.subject.preprocessing_from))
+        return [*self.run.remarks(weights), *told]
 
 
 @dataclass(frozen=True)

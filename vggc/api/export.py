@@ -14,11 +14,12 @@ from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.graph import Graph, Head
 from vggc.ir.needs import EXPORTS, weight_bytes
 from vggc.ir.ops import Softmax
-from vggc.ir.weights import save, torchvision_names
+from vggc.ir.weights import save
 from vggc.program import Program
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
 from vggc.support.files import check_target, new_file
 from vggc.support.paths import is_artifact
+from vggc.weight_files.names import torchvision_names
 from vggc_runtime.preprocessing import WHITE
 from vggc_runtime.version import __version__
 

@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from vggc.ir.graph import Graph
-from vggc.ir.weights import Weights, load_part, torchvision_names
+from vggc.ir.weights import Weights
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import InitFrom
 from vggc.support.diagnostics import UserError
@@ -15,14 +15,18 @@ from vggc.support.paths import is_folder
 from vggc.support.source import Span
 from vggc.training import diagnostics
 from vggc.training.run import NET, RUNS, Run, runs_in
+from vggc.weight_files.load import load_part
 
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """Weights that layers begin with, by their full names, and the file they are from."""
+    """Weights that layers begin with, by their full names, the file they are from, and what the
+    user should know of how they were read.
+    """
 
     weights: Weights
     path: Path | None = None
+    remark: str = ""
 
     @property
     def net(self) -> Path | None:
@@ -41,9 +45,9 @@ def taken_weights(
 ) -> FirstWeights:
     """The weights that layers of `graph` begin with.
 
-    They come from `source`, a run or a safetensors file; without one, from the last run of the
-    net that is named. `other` is its graph, where that is known: a file may name its weights as
-    torchvision does. `which` of a run's weights are meant is as in `Run.file_of`. `span` is where
+    They come from `source`, a run or a file of weights; without one, from the last run of the
+    net that is named. `other` is its graph, where that is known, in which a file of others
+    is matched. `which` of a run's weights are meant is as in `Run.file_of`. `span` is where
     the net is named.
 
     Raises:
@@ -56,8 +60,8 @@ def taken_weights(
     path = weights_path(part.net, source, span, which)
     layers = with_weights(graph)
     names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
-    foreign = torchvision_names(other) if other else {}
-    return FirstWeights(load_part(path, graph, names, foreign), path)
+    loaded = load_part(path, graph, names, other)
+    return FirstWeights(loaded.weights, path, loaded.told)
 
 
 def weights_path(

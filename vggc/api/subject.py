@@ -47,14 +47,16 @@ class Asked:
             subject = from_run(self.run, self.weights, self.program, self.preprocessing)
             for remark in self.run.remarks(self.weights):
                 self.say(remark)
+            if subject.matched:
+                self.say(subject.matched)
             if subject.preprocessing_from:
                 self.say(subject.preprocessing_from)
             else:
                 tell_scale(self.run, subject, self.say)
             return subject
         subject = from_spec(self.program, self.weights, self.seed, self.spec, self.preprocessing)
-        if subject.preprocessing_from:
-            self.say(subject.preprocessing_from)
+        for told in filter(None, (subject.matched, subject.preprocessing_from)):
+            self.say(told)
         if self.weights is None:
             self.say(
                 f"{self.program.net.name} has no weights yet: random ones of seed {self.seed} are"

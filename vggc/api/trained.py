@@ -7,8 +7,7 @@ from pathlib import Path
 
 from vggc.analysis.report import Report
 from vggc.ir.graph import Graph
-from vggc.ir.weights import Weights, WeightsUnreadable, seeded
-from vggc.ir.weights import load as load_weights
+from vggc.ir.weights import Weights, seeded
 from vggc.passes.channel_order import in_rgb
 from vggc.preprocessing.choose import ChosenPreprocessing, choose
 from vggc.program import Program, load, with_input
@@ -16,10 +15,10 @@ from vggc.recipe.lengths import for_input
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.paths import is_run
 from vggc.support.precision import Precision
-from vggc.support.tensors import opened
 from vggc.training.run import BEST, LAST, Run
-from vggc.weight_files.facts import WeightFacts, facts_in
-from vggc_runtime.json_file import MalformedError
+from vggc.weight_files.facts import WeightFacts
+from vggc.weight_files.forms import open_weights
+from vggc.weight_files.load import load as load_weights
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 
@@ -36,7 +35,8 @@ class Subject:
 
     `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
     its weights come from, in words; `seed` is that of random weights, None for others. Where a
-    user should know where the preprocessing comes from, `preprocessing_from` says it.
+    user should know where the preprocessing comes from, `preprocessing_from` says it; `matched`
+    says how weights of other names or forms were read.
     """
 
     named: str
@@ -47,6 +47,7 @@ class Subject:
     classes: tuple[str, ...]
     seed: int | None = None
     preprocessing_from: str = ""
+    matched: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def from_run(
     program, path = program or net_in(run), run.file_of(weights)
     graph = program.graph
     chosen = preprocessing_of(run, weights, graph, preprocessing)
-    found, how = in_rgb(graph, load_weights(path, graph), chosen.how)
+    loaded = load_weights(path, graph)
+    found, how = in_rgb(graph, loaded.weights, chosen.how)
     return Subject(
         named=str(run.folder),
         program=program,
@@ -123,6 +125,7 @@ def from_run(
         preprocessing=how,
         classes=run.record.classes,
         preprocessing_from=chosen.told,
+        matched=loaded.told,
     )
 
 
@@ -148,23 +151,12 @@ def preprocessing_of(
 
 
 def facts_of(weights: Path) -> WeightFacts:
-    """What is known of the weights in a file: of a run's what its record says, of others what the
-    file does.
+    """What a file of weights says of them.
 
-    Raises: UserError where it cannot be read, or says what nobody understands.
+    Raises: UserError where it cannot be read, or says what cannot be.
     """
-    if is_run(weights.parent):
-        run = Run.load(weights.parent)
-        if weights in (run.weights_path, run.best_path):
-            record = run.record
-            return WeightFacts(record.preprocessing, record.classes, str(run.folder))
-    try:
-        with opened(weights) as file:
-            return facts_in(file.metadata)
-    except OSError as error:
-        raise UserError(WeightsUnreadable(str(weights), error.strerror or str(error))) from None
-    except MalformedError as fault:
-        raise UserError(WeightsUnreadable(str(weights), str(fault))) from None
+    with open_weights(weights) as file:
+        return file.facts
 
 
 def from_spec(
@@ -181,10 +173,10 @@ def from_spec(
     Raises: UserError when there are no such weights, or no such preprocessing for the net.
     """
     graph = program.graph
-    facts = facts_of(weights) if weights else WeightFacts()
+    loaded = load_weights(weights, graph) if weights else None
+    facts = loaded.facts if loaded else WeightFacts()
     chosen = choose(preprocessing, facts.preprocessing, str(weights), graph.input)
-    loaded = load_weights(weights, graph) if weights else seeded(graph, seed)
-    found, how = in_rgb(graph, loaded, chosen.how)
+    found, how = in_rgb(graph, loaded.weights if loaded else seeded(graph, seed), chosen.how)
     is_told = (weights or preprocessing) and graph.input[0] in IMAGE_CHANNELS
     return Subject(
         named=named or program.net.name,
@@ -195,4 +187,5 @@ def from_spec(
         classes=facts.classes if len(facts.classes) == graph.num_classes else (),
         seed=None if weights else seed,
         preprocessing_from=chosen.told if is_told else "",
+        matched=loaded.told if loaded else "",
     )

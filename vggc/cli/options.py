@@ -127,7 +127,7 @@ def weights_option(command: Command) -> Command:
         "--weights",
         type=click.Path(path_type=Path),
         metavar="last|best|FILE",
-        help="Of a run its last weights or its best; or a safetensors file.  [default: last]",
+        help="Of a run its last weights or its best; or a file of weights.  [default: last]",
     )
     return option(command)
 

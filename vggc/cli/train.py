@@ -247,6 +247,8 @@ def announce(plan: TrainPlan, speak: Speak) -> None:
         )
     if plan.first.path:
         speak(f"It begins with {len(plan.first.weights)} weights of {plan.first.path}.")
+    if plan.first.remark:
+        speak(plan.first.remark)
     departures = plan.departures
     if departures and departures.changes:
         speak(f"This run departs from {departures.base}:")

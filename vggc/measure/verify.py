@@ -21,7 +21,7 @@ from vggc.compiler.packing import unpack
 from vggc.data.parts import Skipped
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
-from vggc.ir.weights import Weights, digest, load, seeded
+from vggc.ir.weights import Weights, digest, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import LARGEST_FINITE, Convert, Layout, Map
 from vggc.measure import diagnostics
@@ -45,6 +45,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
+from vggc.weight_files.load import load as load_weights
 from vggc_runtime.folder import WEIGHTS
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
@@ -259,7 +260,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         path = path / "weights.safetensors" if is_run(path) else path
         if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
-        trained, origin = load(path, graph), str(path)
+        trained, origin = load_weights(path, graph).weights, str(path)
     computed = as_compiled(graph, manifest.sizes[0])
     folded = fold(computed.graph)
     # Of weights that want BGR, an artifact has those that want RGB.

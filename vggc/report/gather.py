@@ -11,7 +11,6 @@ import numpy as np
 
 from vggc.ir.needs import TESTING
 from vggc.ir.weights import Weights
-from vggc.ir.weights import load as load_weights
 from vggc.passes.inference import drop_final_softmax
 from vggc.program import Program, load
 from vggc.recipe.train import TRAIN, default_recipe
@@ -22,6 +21,7 @@ from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, moment_of
 from vggc.training.steps import read_steps
+from vggc.weight_files.load import load as load_weights
 
 if TYPE_CHECKING:
     from vggc.data.crops import Framed
@@ -185,7 +185,7 @@ def shown_weights(
         return None, None
     path = run.file_of(which)
     TESTING.require(program.graph)
-    weights, moment = load_weights(path, program.graph), moment_of(path)
+    weights, moment = load_weights(path, program.graph).weights, moment_of(path)
     match which:
         case None if moment is None or run.ended:
             told = "the run's last weights"
