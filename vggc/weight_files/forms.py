@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
-from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.diagnostics import Diagnostic, UserError, first_line
 from vggc.support.tensors import MAX_HEADER
 from vggc.weight_files.diagnostics import (
     KerasReaderMissing,
@@ -75,8 +75,8 @@ def _opened(path: Path, stack: ExitStack) -> WeightFile:
 def _in_archive(path: Path, file: BufferedReader, stack: ExitStack) -> WeightFile:
     try:
         archive = stack.enter_context(ZipFile(file))
-    except (BadZipFile, ValueError, EOFError, NotImplementedError) as fault:
-        raise MalformedError(f"it is a damaged archive: {fault}") from None
+    except Exception as fault:  # whatever a hostile archive makes of its reader
+        raise MalformedError(f"it is a damaged archive: {first_line(fault)}") from None
     if KERAS_WEIGHTS in archive.namelist():
         _require_h5py(path)
         from vggc.weight_files.hdf5_form import opened_archive as opened_keras

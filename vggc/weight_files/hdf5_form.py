@@ -304,7 +304,8 @@ def _table(data: Any, is_depthwise: bool) -> _Table:
     unpack than they have.
     """
     name = getattr(data, "name", "?")
-    if not isinstance(data, h5py.Dataset) or data.shape is None:
+    is_plain = isinstance(data, h5py.Dataset) and data.shape is not None
+    if not is_plain or data.dtype.kind not in "fiu":
         raise MalformedError(f"its `{name}` is no table of numbers")
     if len(data.shape) > MOST_DIMENSIONS:
         raise MalformedError(f"its `{name}` has too many axes")

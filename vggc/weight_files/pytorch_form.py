@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -103,10 +103,16 @@ def opened_archive(path: Path, file: BufferedReader, archive: ZipFile) -> Iterat
         raise MalformedError("parts of it are compressed, which torch.save does not do")
     if records[0].file_size > MOST_PICKLE:
         raise MalformedError("its table of tensors is too long")
-    with archive.open(records[0]) as record:
-        refuse_code(path, record, pickles=1)
+    refuse_code(path, BytesIO(_record(archive, records[0])), pickles=1)
     loaded = _loaded(f"/proc/self/fd/{file.fileno()}", mapped=True)
     yield _weights_in(loaded, mapped=True)
+
+
+def _record(archive: ZipFile, info: ZipInfo) -> bytes:
+    try:
+        return archive.read(info)
+    except Exception as fault:  # whatever a hostile archive makes of its reader
+        raise MalformedError(f"it is a damaged archive: {first_line(fault)}") from None
 
 
 @contextmanager
@@ -161,8 +167,8 @@ def plain_pickle_line(path: Path) -> str:
     """The command that makes a file of weights of a pickled table of arrays."""
     return _command(
         path,
-        "import pickle",
-        'm = pickle.load(open({}, "rb"), encoding="latin1")',
+        "import pathlib, pickle",
+        'm = pickle.loads(pathlib.Path({}).read_bytes(), encoding="latin1")',
         "torch.save({{k: torch.as_tensor(v) for k, v in m.items()}}, {})",
     )
 
