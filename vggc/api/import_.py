@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.ir.weights import load
 from vggc.preprocessing.choose import choose
 from vggc.support.diagnostics import UserError
 from vggc.support.files import all_or_none, check_target, new_file
 from vggc.support.tensors import write
 from vggc.weight_files.facts import WeightFacts, metadata_of
+from vggc.weight_files.load import load
 from vggc_runtime.preprocessing import IMAGE_CHANNELS
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def compared(
         return None, net.foreign.no_engine
     say("comparing with the original")
     try:
-        return compare(net, lambda: load(weights, net.graph), inputs_for(net)), ""
+        return compare(net, lambda: load(weights, net.graph).weights, inputs_for(net)), ""
     except ForeignEngineError as fault:
         return None, f"its engine says: {fault}"
 

@@ -151,12 +151,28 @@ def preprocessing_of(
 
 
 def facts_of(weights: Path) -> WeightFacts:
-    """What a file of weights says of them.
+    """What is known of the weights in a file: of a run's what its record says, of others what the
+    file does.
 
-    Raises: UserError where it cannot be read, or says what cannot be.
+    Raises: UserError where it cannot be read, or says what nobody understands.
     """
+    if recorded := recorded_facts(weights):
+        return recorded
     with open_weights(weights) as file:
         return file.facts
+
+
+def recorded_facts(weights: Path) -> WeightFacts | None:
+    """What the record of a run says of the weights in a file, where they are a run's.
+
+    Raises: UserError where the record is not sound.
+    """
+    if not is_run(weights.parent):
+        return None
+    run = Run.load(weights.parent)
+    if weights not in (run.weights_path, run.best_path):
+        return None
+    return WeightFacts(run.record.preprocessing, run.record.classes, str(run.folder))
 
 
 def from_spec(
@@ -174,7 +190,8 @@ def from_spec(
     """
     graph = program.graph
     loaded = load_weights(weights, graph) if weights else None
-    facts = loaded.facts if loaded else WeightFacts()
+    known = weights and recorded_facts(weights)
+    facts = known or (loaded.facts if loaded else WeightFacts())
     chosen = choose(preprocessing, facts.preprocessing, str(weights), graph.input)
     found, how = in_rgb(graph, loaded.weights if loaded else seeded(graph, seed), chosen.how)
     is_told = (weights or preprocessing) and graph.input[0] in IMAGE_CHANNELS

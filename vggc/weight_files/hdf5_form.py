@@ -85,7 +85,7 @@ class _Table:
         return np.ascontiguousarray(values.transpose(self.axes)).reshape(self.shape)
 
 
-class _FilePart(io.RawIOBase):
+class _Stretch(io.RawIOBase):
     """A part of a file as a file: what lies in an archive uncompressed."""
 
     def __init__(self, file: BufferedReader, start: int, size: int) -> None:
@@ -128,13 +128,13 @@ def opened_archive(file: BufferedReader, archive: ZipFile) -> Iterator[WeightFil
     if len(header) < LOCAL_HEADER:
         raise MalformedError("it is damaged")
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    part = _FilePart(file, info.header_offset + LOCAL_HEADER + names, info.file_size)
+    part = _Stretch(file, info.header_offset + LOCAL_HEADER + names, info.file_size)
     with opened_hdf5(part) as found:
         yield found
 
 
 @contextmanager
-def opened_hdf5(file: BufferedReader | _FilePart) -> Iterator[WeightFile]:
+def opened_hdf5(file: BufferedReader | _Stretch) -> Iterator[WeightFile]:
     """The weights in an open HDF5 file of Keras.
 
     Raises: MalformedError where it is damaged, holds what Keras does not write, or no weights.
