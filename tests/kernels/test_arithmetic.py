@@ -80,7 +80,7 @@ WORKLOADS: dict[str, Workload] = {
     "to nchw": ToNchw(Map(1, 4, 5, 9, halo=1)),
     **{
         name: ELEMENTWISE[name]
-        for name in ("silu", "prelu", "concat", "add, relu", "mul by a vector, relu")
+        for name in ("silu", "prelu", "concat", "add, relu", "mul by a vector, relu", "softmax2d")
     },
 }
 IN_WORDS = in_words("bfloat16") | in_words("uint8")

@@ -73,6 +73,8 @@ SAMPLES = {
     "flatten_then_softmax": "pool3 | flatten | softmax",
     "flatten_then_relu": "conv3-2 act=none | flatten | relu | fc-5",
     "softmax": "fc-7 | softmax",
+    "softmax2d": "conv3-21 act=none | softmax2d | conv3-2 act=none | softmax2d",
+    "shuffle": "conv3-12 | shuffle groups=3 | conv3-12 groups=4 | shuffle | shuffle groups=6",
     "nothing": "dropout",
     "concat": "concat(conv1-4, conv3-4 | conv3-6, skip) | conv5-3",
     "concat_of_pools": "concat(pool3 stride=1 padding=1, avgpool3 stride=1 padding=1) | gap",

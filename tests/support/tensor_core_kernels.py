@@ -45,6 +45,7 @@ from vggc.kernels.workloads import (
     Mul,
     Pointwise,
     PRelu,
+    Shuffle,
     ToNhwc,
     Workload,
 )
@@ -351,6 +352,7 @@ OTHERS: dict[str, Workload] = {
     "prelu": kept(PRelu(Map(2, 5, 3, 19, 1), Map(2, 5, 3, 19)), "bfloat16"),
     "add": kept(Add((Map(2, 4, 3, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "mul": kept(Mul((Map(2, 1, 1, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
+    "shuffle": kept(Shuffle(Map(2, 4, 3, 18, 1), Map(2, 4, 3, 18), 3)),
     "concat": kept(
         Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 16, 1), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 22, 1))
     ),

@@ -27,6 +27,8 @@ from vggc.kernels.workloads import (
     Pad,
     Pointwise,
     PRelu,
+    Shuffle,
+    Softmax2d,
     Workload,
 )
 
@@ -208,6 +210,10 @@ ELEMENTWISE: dict[str, Workload] = {
     "mul by a vector, relu": Mul(
         (Map(2, 1, 1, 35), *maps((4, 3), (35, 35), (1, 0))), Map(2, 4, 3, 35, 1), RELU
     ),
+    "softmax2d": Softmax2d(*maps((4, 3), (35, 35), (1, 2))),
+    "softmax2d of few channels": Softmax2d(*maps((5, 7), (2, 2), (0, 0))),
+    "shuffle": Shuffle(*maps((4, 3), (36, 36), (1, 2)), 3),
+    "shuffle of a channel each": Shuffle(*maps((2, 3), (5, 5), (0, 0)), 5),
     "mul of vectors": Mul(maps((1, 1), (40, 40), (0, 0)), Map(2, 1, 1, 40)),
 }
 

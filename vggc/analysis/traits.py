@@ -20,6 +20,7 @@ from vggc.ir.ops import (
     Pad2d,
     Pair,
     PRelu,
+    Shuffle,
 )
 
 NORMS: dict[type[Op], str] = {BatchNorm: "batch", GroupNorm: "group", LayerNorm: "layer"}
@@ -100,6 +101,8 @@ def _steps_of(op: Op) -> list[str]:
             words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []
             counts = isinstance(op, AvgPool2d) and op.counts_padding and any(op.padding)
             return [*words, "border=zeros"] if counts else words
+        case Shuffle(groups=groups):
+            return [f"groups={groups}"]
         case Pad2d(border=border):
             return [f"border={border}"] if border != "zeros" else []
         case _:

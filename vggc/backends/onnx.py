@@ -37,8 +37,10 @@ from vggc.ir.ops import (
     PRelu,
     Scale,
     Shape,
+    Shuffle,
     Sides,
     Softmax,
+    Softmax2d,
 )
 from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
@@ -245,8 +247,10 @@ class _Writer:
                 self.emit("PRelu", [*reads, slopes], output)
             case Flatten():
                 make("Flatten", axis=1)
-            case Softmax():
+            case Softmax() | Softmax2d():
                 make("Softmax", axis=1)
+            case Shuffle(groups=groups):
+                self.shuffle(node, groups, reads, output)
             case Concat():
                 make("Concat", axis=1)
             case Add():
@@ -315,6 +319,15 @@ class _Writer:
                 self.emit("Mul", [*reads, step("Sigmoid", "gate", *reads)], output)
             case _:
                 raise AssertionError(f"no ONNX nodes are known for {op.function}")
+
+    def shuffle(self, node: Node, groups: int, reads: list[str], output: str) -> None:
+        """The channels as a table of a row a group, turned; 0 keeps an extent."""
+        channels, *size = node.shape
+        rows = self.numbers(f"{node.name}.rows", [0, groups, channels // groups, *size])
+        whole = self.numbers(f"{node.name}.whole", [0, channels, *size])
+        table = self.emit("Reshape", [*reads, rows], f"{node.name}.table")
+        turned = self.emit("Transpose", [table], f"{node.name}.turned", perm=[0, 2, 1, 3, 4])
+        self.emit("Reshape", [turned, whole], output)
 
     def multiply(self, node: Node, reads: list[str], output: str) -> None:
         """The product of values two by two; vectors beside maps become maps of one pixel."""

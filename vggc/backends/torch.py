@@ -40,8 +40,10 @@ from vggc.ir.ops import (
     Pad2d,
     PRelu,
     Scale,
+    Shuffle,
     Sides,
     Softmax,
+    Softmax2d,
     Window,
 )
 from vggc.ir.weights import Weights
@@ -220,8 +222,11 @@ def _apply(
             return _dropped(x, p, whole) if training else x
         case Flatten():
             return torch.flatten(x, 1)
-        case Softmax():
+        case Softmax() | Softmax2d():
             return F.softmax(x, dim=1)
+        case Shuffle(groups=groups):
+            table = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+            return table.transpose(1, 2).flatten(1, 2)
         case Concat():
             return torch.cat(reads, dim=1)
         case Add():

@@ -565,12 +565,45 @@ class Softmax(_Op):
         if len(x) != 1:
             raise Misfit(
                 f"needs a vector of scores, and a map of {describe(x)} comes in",
-                "put `fc-CLASSES` before it, or `gap` behind `conv1-CLASSES`",
+                "put `fc-CLASSES` before it, or `gap` behind `conv1-CLASSES`; over the channels at "
+                "each place of a map it is `softmax2d`",
             )
         return x
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         return prod(x) * element
+
+
+@dataclass(frozen=True)
+class Softmax2d(_Op):
+    """At each place of a map the scores of its channels to probabilities that sum to one."""
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        if len(x) != 3:
+            raise Misfit(
+                f"needs a map of scores, and a vector of {x[0]} comes in",
+                "`softmax` is the one for vectors",
+            )
+        return x
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element
+
+
+@dataclass(frozen=True)
+class Shuffle(_Op):
+    """Channel shuffle: the first channel of each of `groups` groups, then their second ones, and so
+    on. Source: Zhang et al. 2018, "ShuffleNet", section 3.1.
+    """
+
+    groups: int
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, _, _ = _map(x)
+        if channels % self.groups:
+            raise Misfit(f"{channels} channels come in, which {self.groups} groups do not divide")
+        return x
 
 
 @dataclass(frozen=True)
@@ -667,6 +700,8 @@ Op: TypeAlias = (
     | Dropout
     | Flatten
     | Softmax
+    | Softmax2d
+    | Shuffle
     | Concat
     | Add
     | Mul

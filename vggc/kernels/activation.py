@@ -155,7 +155,7 @@ def _magnitude(x: Expr) -> Expr:
 def _sigmoid(x: Expr) -> Expr:
     one = T.float32(1)
     return _let(
-        _exp(-_magnitude(x)),
+        exponential(-_magnitude(x)),
         lambda power: T.Select(x < T.float32(0), power, one) / (one + power),
     )
 
@@ -170,7 +170,7 @@ def _tanh(x: Expr) -> Expr:
 def _softplus(x: Expr) -> Expr:
     zero = T.float32(0)
     above = T.Select(x < zero, zero, x)
-    return _let(_exp(-_magnitude(x)), lambda power: above + _log1p(power))
+    return _let(exponential(-_magnitude(x)), lambda power: above + _log1p(power))
 
 
 def _mish(x: Expr) -> Expr:
@@ -183,7 +183,7 @@ def _mish(x: Expr) -> Expr:
         rest = T.Select(x < T.float32(0), two, two * power * power)
         return _let(numerator, lambda upper: x * (upper / (upper + rest)))
 
-    return _let(_exp(-_magnitude(x)), quotient)
+    return _let(exponential(-_magnitude(x)), quotient)
 
 
 def _log1p(y: Expr) -> Expr:
@@ -220,7 +220,7 @@ def _normal_tail(magnitude: Expr) -> Expr:
 
 
 def _density(t: Expr) -> Expr:
-    """`exp(-t²/2)`, as exact as `_exp` is.
+    """`exp(-t²/2)`, as exact as `exponential` is.
 
     Were t² rounded, a large t would have few correct digits left: the upper half of its
     bits has an exact square, and what the lower half adds is little.
@@ -230,12 +230,12 @@ def _density(t: Expr) -> Expr:
 
     def corrected(upper: Expr) -> Expr:
         rest = _let(-half * (t - upper) * (t + upper), _expm1_near_zero)
-        return _exp(-half * upper * upper) * (T.float32(1) + rest)
+        return exponential(-half * upper * upper) * (T.float32(1) + rest)
 
     return _let(T.reinterpret("float32", upper_half), corrected)
 
 
-def _exp(x: Expr) -> Expr:
+def exponential(x: Expr) -> Expr:
     """The exponential of `x <= 0`, zero where no normal float32 is near it."""
     low = T.float32(LOWEST_POWER)
     return _let(

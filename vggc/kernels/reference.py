@@ -30,7 +30,9 @@ from vggc.kernels.workloads import (
     Pad,
     Pointwise,
     PRelu,
+    Shuffle,
     Softmax,
+    Softmax2d,
     ToNchw,
     ToNhwc,
     Workload,
@@ -78,15 +80,18 @@ def reference(
             return activate(workload.act, x)
         case PRelu():
             return np.where(x < 0, weights[0] * x, x)
+        case Shuffle(groups=groups):
+            table = x.reshape(*x.shape[:3], groups, -1)
+            return table.swapaxes(3, 4).reshape(x.shape)
         case Concat():
             return np.concatenate([x, *others], axis=3)
         case Add():
             return activate(workload.act, sum(others, x))
         case Mul():
             return activate(workload.act, reduce(np.multiply, others, x))
-        case Softmax():
-            exponentials = np.exp(x - x.max(1, keepdims=True))
-            return _exact(exponentials / exponentials.sum(1, keepdims=True))
+        case Softmax() | Softmax2d():
+            exponentials = np.exp(x - x.max(-1, keepdims=True))
+            return _exact(exponentials / exponentials.sum(-1, keepdims=True))
         case Convert():
             return x
         case ToNhwc():

@@ -372,6 +372,16 @@ class PRelu(_OneInput):
 
 
 @dataclass(frozen=True)
+class Shuffle(_OneInput):
+    """The first channel of each of `groups` groups of a map, then their second ones, and so on."""
+
+    keeps_sign = True
+    input: Map
+    output: Map
+    groups: int
+
+
+@dataclass(frozen=True)
 class Concat(_Workload):
     """The channels of several maps behind one another; each input may have its own halo."""
 
@@ -429,6 +439,17 @@ class Softmax(_Workload):
 
 
 @dataclass(frozen=True)
+class Softmax2d(_OneInput):
+    """Soft-max over the channels of each pixel, shifted by their maximum."""
+
+    input: Map
+    output: Map
+
+    def may_be_negative(self, reads: bool) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
 class Convert(_OneInput):
     """A map in another format, one of the two float32; the scale of a uint8 map is the weight
     `(1,)`.
@@ -478,10 +499,12 @@ Workload: TypeAlias = (
     | LayerNorm
     | Pointwise
     | PRelu
+    | Shuffle
     | Concat
     | Add
     | Mul
     | Softmax
+    | Softmax2d
     | Convert
     | ToNhwc
     | ToNchw
@@ -518,8 +541,12 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return Pointwise(source, output, op)
         case ops.PRelu():
             return PRelu(source, output)
+        case ops.Shuffle(groups=groups):
+            return Shuffle(source, output, groups)
         case ops.Concat():
             return Concat(inputs, output)
+        case ops.Softmax2d():
+            return Softmax2d(source, output)
         case ops.Input() | ops.Conv2d() | ops.Scale() | ops.Linear() | ops.Flatten():
             raise AssertionError(f"{op} is the planner's own")
         case ops.Add() | ops.Mul() | ops.Softmax() | ops.GroupNorm() | ops.LayerNorm():

@@ -11,7 +11,7 @@ from math import lcm
 from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Concat, Conv2d, GroupNorm, Linear, Shape
+from vggc.ir.ops import Concat, Conv2d, GroupNorm, Linear, Shape, Shuffle
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
@@ -189,7 +189,7 @@ def _scaled(
         if isinstance(node.op, Conv2d) and name not in groups:
             is_parted = reads[0] % node.op.groups == width % node.op.groups == 0
             misfits |= set() if is_parted else {index}
-        if isinstance(node.op, GroupNorm) and width % node.op.groups:
+        if isinstance(node.op, GroupNorm | Shuffle) and width % node.op.groups:
             misfits.add(index)
         channels.append(width)
     return _Scaled(widths, groups, frozenset(misfits))
@@ -222,7 +222,7 @@ def _multiples(
                 made = own
             case Linear():
                 made = frozenset([name])
-            case GroupNorm(groups=groups) if index in unfit:
+            case GroupNorm(groups=groups) | Shuffle(groups=groups) if index in unfit:
                 needs.append((made, groups))
             case op if op.elementwise and len(node.inputs) > 1:
                 alike.append(made)

@@ -478,11 +478,13 @@ def split_word(word: str) -> tuple[str, str, str] | None:
     """Kind, size and width in a layer's word, `conv`, `3` and `64` of `conv3-64`; "" for what it
     leaves out.
     """
+    if word in BY_WORD:
+        return word, "", ""  # relu6, softmax2d
     parts = re.fullmatch(r"([^\W\d]+)((?:[0-9]+(?:x[0-9]+)?)?)(?:-([0-9]+))?", word)
     if parts is None:
         return None
     kind, size, width = parts.groups("")
-    return (kind + size, "", width) if kind + size in BY_WORD else (kind, size, width)  # relu6
+    return (kind + size, "", width) if kind + size in BY_WORD else (kind, size, width)  # relu6-3
 
 
 def kind_of(word: str) -> type[Kind] | None:

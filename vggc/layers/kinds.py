@@ -40,8 +40,10 @@ from vggc.ir.ops import (
     PRelu,
     Scale,
     Shape,
+    Shuffle,
     Sides,
     Softmax,
+    Softmax2d,
     Window,
 )
 from vggc.syntax.values import Extents, FlagOr, OneOf, PaddingSides, Real, WholeNumber
@@ -680,6 +682,39 @@ class SoftmaxKind(Kind):
 
 
 @dataclass(frozen=True)
+class Softmax2dKind(Kind):
+    name = "softmax2d"
+    doc = "Scores to probabilities over the channels, at each place of a map."
+    example = "softmax2d"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Softmax2d()),)
+
+
+@dataclass(frozen=True)
+class ShuffleKind(Kind):
+    name = "shuffle"
+    doc = "Channel shuffle: the first channel of each group, then their second ones, and so on."
+    example = "shuffle groups=3"
+
+    groups: int = _param(
+        "groups of neighbouring channels; mostly those of the convolution before",
+        WholeNumber(1, MAX_WIDTH),
+        2,
+    )
+
+    def clash(self) -> Clash | None:
+        if self.groups == 1:
+            return Clash(
+                "groups", "the channels of one group stay as they are", "leave the layer out"
+            )
+        return None
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Shuffle(self.groups)),)
+
+
+@dataclass(frozen=True)
 class Skip(Kind):
     name = "skip"
     doc = "Passes on what it gets: the short path of a residual block."
@@ -740,6 +775,8 @@ KINDS: tuple[type[Kind], ...] = (
     DropoutKind,
     FlattenKind,
     SoftmaxKind,
+    Softmax2dKind,
+    ShuffleKind,
     ConcatKind,
     AddKind,
     MulKind,
@@ -769,6 +806,7 @@ ELSEWHERE = {
     "leaky_relu": "leaky",
     "clamp": "clip",
     "hardtanh": "clip",
+    "channel_shuffle": "shuffle",
     "identity": "skip",
     "shortcut": "skip",
     "cat": "concat",

@@ -20,7 +20,7 @@ from vggc.compiler.diagnostics import GivenInVain
 from vggc.compiler.packing import unpack
 from vggc.data.parts import Skipped
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Softmax
+from vggc.ir.ops import Softmax, Softmax2d
 from vggc.ir.weights import Weights, digest, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import LARGEST_FINITE, Convert, Layout, Map
@@ -485,7 +485,7 @@ def _growth(graph: Graph, expected: Mapping[str, RealArray]) -> dict[str, float]
     return {
         node.name: max(1.0, float(np.abs(expected[graph.nodes[node.inputs[0]].name]).max()))
         for node in graph.nodes
-        if isinstance(node.op, Softmax)
+        if isinstance(node.op, Softmax | Softmax2d)
     }
 
 

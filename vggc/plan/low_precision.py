@@ -33,6 +33,7 @@ from vggc.kernels.workloads import (
     Pad,
     Pointwise,
     PRelu,
+    Shuffle,
     ToNhwc,
     Workload,
 )
@@ -177,6 +178,7 @@ class _Rewriter:
                 | LayerNorm()
                 | Pointwise()
                 | PRelu()
+                | Shuffle()
                 | Conv()
             ):
                 source, out = self._low(index, workload.input), self._low(index, workload.output)

@@ -26,6 +26,7 @@ from vggc.kernels.workloads import (
     Pad,
     Pointwise,
     PRelu,
+    Shuffle,
     ToNhwc,
     Workload,
 )
@@ -114,7 +115,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
     match workload:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
             return True
-        case Add() | Mul() | Concat() | Pad():
+        case Add() | Mul() | Concat() | Shuffle() | Pad():
             return True
         case GroupNorm() | LayerNorm():
             return True

@@ -13,14 +13,21 @@ from vggc.kernels.cpu.convert import ConvertRows
 from vggc.kernels.cpu.dense import DenseStreams
 from vggc.kernels.cpu.depthwise import Depthwise
 from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
-from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, MulRows, PointwiseRows, PReluRows
+from vggc.kernels.cpu.elementwise import (
+    AddRows,
+    ConcatRows,
+    MulRows,
+    PointwiseRows,
+    PReluRows,
+    ShuffleRows,
+)
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
 from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.norm import NormGroups, NormPixels
 from vggc.kernels.cpu.pad import PadRows
 from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
-from vggc.kernels.cpu.softmax import SoftmaxRows
+from vggc.kernels.cpu.softmax import Softmax2dRows, SoftmaxRows
 from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
 from vggc.kernels.cpu.winograd_bf16 import Winograd2Bfloat16
 from vggc.kernels.cpu.winograd_int16 import Winograd4Int16
@@ -58,7 +65,9 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     AddRows,
     MulRows,
     ConcatRows,
+    ShuffleRows,
     SoftmaxRows,
+    Softmax2dRows,
     ConvertRows,
     ToNhwcRows,
     ToNchwPlanes,

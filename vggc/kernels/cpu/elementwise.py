@@ -1,4 +1,4 @@
-"""What treats every element by itself, a row of pixels per task."""
+"""What treats every element by itself, or only moves it, a row of pixels per task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import clear_halo, each_element, inside, parallel_rows
-from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu
+from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu, Shuffle
 
 
 class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
@@ -101,3 +101,26 @@ class ConcatRows(FixedCpuAlgorithm[Concat]):
                 with serial("c", source.channels) as c:
                     y[inside(out, n, i, j, first + c)] = x[inside(source, n, i, j, c)]
                 first += source.channels
+
+
+class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
+    """A channel of each group side by side, read as vectors of neighbours in a group; a row of
+    pixels per task.
+    """
+
+    names = ("shuffle",)
+    computes = Shuffle
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, out, groups = self.workload.input, self.workload.output, self.workload.groups
+        size = out.channels // groups
+        x, y = buffers.values()
+        clear_halo(y, out)
+        with (
+            parallel_rows(out) as (n, i),
+            serial("j", out.width) as j,
+            serial("group", groups) as group,
+            serial("c", size) as c,
+        ):
+            at = inside(out, n, i, j, c * groups + group)
+            y[at] = x[inside(source, n, i, j, group * size + c)]

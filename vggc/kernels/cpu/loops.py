@@ -48,13 +48,19 @@ def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tup
 
 def each_vector(size: int, lanes: int) -> Iterator[Expr]:
     """A loop over the elements of a buffer in memory, a vector at a time."""
+    for _, at in each_lane(size, lanes):
+        yield at
+
+
+def each_lane(size: int, lanes: int) -> Iterator[tuple[Expr, Expr]]:
+    """`each_vector`, with the lane that holds the element before its place."""
     full, rest = divmod(size, lanes)
     if full:
         with serial("vector", full) as vector, vectorized("lane", lanes) as lane:
-            yield vector * lanes + lane
+            yield lane, vector * lanes + lane
     if rest:
         with vectorized("lane", rest) as lane:
-            yield full * lanes + lane
+            yield lane, full * lanes + lane
 
 
 def finished(

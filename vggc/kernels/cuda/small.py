@@ -42,7 +42,9 @@ from vggc.kernels.workloads import (
     Mul,
     Pointwise,
     PRelu,
+    Shuffle,
     Softmax,
+    Softmax2d,
     ToNchw,
     ToNhwc,
 )
@@ -282,6 +284,23 @@ class ConcatThreads(FixedCudaAlgorithm[Concat]):
         write_map(output, layer.output, element)
 
 
+class ShuffleThreads(FixedCudaAlgorithm[Shuffle]):
+    """A thread per element reads the channel that comes to its place."""
+
+    names = ("shuffle",)
+    computes = Shuffle
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        layer, groups = self.workload, self.workload.groups
+        read, size = reader(source, layer.input), layer.output.channels // layer.groups
+        write_map(
+            output,
+            layer.output,
+            lambda n, y, x, c: read(n, y, x, c % groups * size + c // groups),
+        )
+
+
 class SoftmaxBlocks(FixedCudaAlgorithm[Softmax]):
     """A block per row: its maximum, the sum of its exponentials, then the quotients."""
 
@@ -319,6 +338,41 @@ class SoftmaxBlocks(FixedCudaAlgorithm[Softmax]):
             reduce_row(0.0, exponential, operator.add)
             with own_columns() as col:
                 output[row, col] = exponential(col) / parts[0, 0]
+
+
+class Softmax2dThreads(FixedCudaAlgorithm[Softmax2d]):
+    """A thread per pixel: its maximum, the sum of its exponentials, then the quotients."""
+
+    names = ("softmax2d",)
+    computes = Softmax2d
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        layer, out = self.workload.input, self.workload.output
+        _, rows, columns, channels = out.shape
+        pixels = out.batch * out.height * out.width
+        blocks = math.ceil(pixels / BLOCK)
+        with launch((blocks,), BLOCK) as (block, thread):
+            values = flat(output)
+            pixel = block * BLOCK + thread
+            clear_halo(output, out, pixel, blocks * BLOCK)
+            x, y = pixel % out.width, pixel // out.width % out.height
+            n = pixel // (out.width * out.height)
+            first = ((n * rows + y + out.halo) * columns + x + out.halo) * channels
+            peak, total = registers("peak", 1), registers("total", 1)
+
+            def score(c: Expr) -> Expr:
+                return source[n, y + layer.halo, x + layer.halo, c]
+
+            with when(pixel < pixels):
+                peak[0] = T.float32(LOWEST)
+                with serial("c", channels) as c:
+                    peak[0] = T.max(peak[0], score(c))
+                total[0] = 0
+                with serial("c", channels) as c:
+                    total[0] += T.exp(score(c) - peak[0])
+                with serial("c", channels) as c:
+                    values[first + c] = T.exp(score(c) - peak[0]) / total[0]
 
 
 class ToNhwcThreads(FixedCudaAlgorithm[ToNhwc]):
