@@ -48,6 +48,28 @@ def test_a_receptive_field_is_where_the_gradient_of_one_value_is_not_zero(name: 
     assert (seen.min(dim=0).values.tolist(), seen.max(dim=0).values.tolist()) == (first, last)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("factors", ["2", "3x4"])
+def test_behind_an_upsampling_a_place_sees_those_that_it_lies_between(
+    mode: str, factors: str
+) -> None:
+    graph = graph_of(f"conv3-1 stride=2 act=none | upsample{factors} mode={mode}", "1x16x18")
+    net = build(graph)
+    for weight in net.parameters():
+        torch.nn.init.constant_(weight, 1.0)
+    x = torch.zeros(1, *graph.input, requires_grad=True)
+    output, field = net(x), receptive_fields(graph)[-1]
+    for place in range(6, 11):
+        (grad,) = torch.autograd.grad(output[0, 0, place, place], x, retain_graph=True)
+        seen = grad[0, 0].nonzero()
+        first, last = seen.min(dim=0).values.tolist(), seen.max(dim=0).values.tolist()
+        told = field.first((place, place))
+        for begin, end, low, size in zip(first, last, told, field.size, strict=True):
+            assert low <= begin + 1
+            assert end - 1 <= low + size
+            assert end - begin < size
+
+
 def test_after_a_flatten_or_a_global_pool_the_field_is_that_of_the_whole_map() -> None:
     for tail in ("gap | fc-3", "fc-3", "flatten"):
         graph = graph_of(f"conv3-2 | pool | conv3-2 | {tail}", "3x12x20")

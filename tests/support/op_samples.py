@@ -75,6 +75,8 @@ SAMPLES = {
     "softmax": "fc-7 | softmax",
     "softmax2d": "conv3-21 act=none | softmax2d | conv3-2 act=none | softmax2d",
     "shuffle": "conv3-12 | shuffle groups=3 | conv3-12 groups=4 | shuffle | shuffle groups=6",
+    "upsample": "conv3-5 | upsample | conv3-4 | upsample1x3 | conv3-2",
+    "upsample_bilinear": "pool3 | upsample2x3 mode=bilinear | conv3-5 | upsample3x1 mode=bilinear",
     "nothing": "dropout",
     "concat": "concat(conv1-4, conv3-4 | conv3-6, skip) | conv5-3",
     "concat_of_pools": "concat(pool3 stride=1 padding=1, avgpool3 stride=1 padding=1) | gap",

@@ -47,6 +47,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     ToNhwc,
+    Upsample,
     Workload,
 )
 
@@ -353,6 +354,7 @@ OTHERS: dict[str, Workload] = {
     "add": kept(Add((Map(2, 4, 3, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "mul": kept(Mul((Map(2, 1, 1, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "shuffle": kept(Shuffle(Map(2, 4, 3, 18, 1), Map(2, 4, 3, 18), 3)),
+    "upsample": kept(Upsample(Map(2, 4, 3, 11, 1), Map(2, 8, 9, 11), (2, 3), "bilinear")),
     "concat": kept(
         Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 16, 1), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 22, 1))
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from vggc.analysis.outline import Join, Outline, OutlineRepeat, OutlineStep, Path
+from vggc.analysis.receptive import PixelSteps
 from vggc.analysis.report import Report, Row
 from vggc.analysis.training import FORMULA
 from vggc.ir.ops import describe
@@ -121,6 +122,6 @@ def bytes_told(count: int) -> str:
     return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:,.2f} kB"
 
 
-def pair_told(pair: tuple[int, int]) -> str:
-    """A pair as `7×5`, or as one number where both are the same."""
+def pair_told(pair: PixelSteps) -> str:
+    """A pair as `7×5`, or as one number where both are the same; a fraction as `1/2`."""
     return str(pair[0]) if pair[0] == pair[1] else describe(pair)

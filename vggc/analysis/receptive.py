@@ -8,9 +8,16 @@ and the place of the first field in input pixels, k the extent of a window, dila
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Pair
+from vggc.ir.ops import Pair, Window
+
+PixelStep: TypeAlias = int | Fraction
+"""From one position of a map to the next, in input pixels; a fraction where there are fewer."""
+PixelSteps: TypeAlias = tuple[PixelStep, PixelStep]
 
 
 @dataclass(frozen=True)
@@ -18,12 +25,22 @@ class Field:
     """Receptive field and stride of a layer's values in input pixels, `(rows, columns)`.
 
     Position `i` of a map sees the `size` pixels from `start + i·stride` on. Pixels count from
-    the image's corner; those beyond its border, the first of which is -1, count, too.
+    the image's corner; those beyond its border, the first of which is -1, count, too. Behind a
+    layer that gives more positions than it reads, such as a transposed convolution, fields begin
+    half a stride of what that layer reads before or behind it at most.
     """
 
     size: Pair = (1, 1)
-    stride: Pair = (1, 1)
-    start: Pair = (0, 0)
+    stride: PixelSteps = (1, 1)
+    start: PixelSteps = (0, 0)
+
+    def first(self, position: Pair) -> Pair:
+        """The first row and column of pixels that a position sees."""
+        row, column = (
+            floor(start + place * step)
+            for start, place, step in zip(self.start, position, self.stride, strict=True)
+        )
+        return row, column
 
 
 FAR = 1 << 40
@@ -46,22 +63,50 @@ def receptive_fields(graph: Graph) -> tuple[Field, ...]:
         if len(node.inputs) > 1:
             before = _union([fields[read] for read in node.inputs])
         window = node.op.window(nodes[node.inputs[0]].shape)
-        (rows, columns), (down, right), (top, left, *_) = (
+        fields.append(_through(window, before))
+    return tuple(fields)
+
+
+def _through(window: Window, before: Field) -> Field:
+    """What the positions of a map see that are windows of another."""
+    axes = [
+        _along(*each)
+        for each in zip(
+            before.size,
+            before.stride,
+            before.start,
             window.extent,
             window.stride,
-            window.padding,
+            window.padding[:2],
+            window.spread,
+            strict=True,
         )
-        height, width = before.size
-        y, x = before.stride
-        first_y, first_x = before.start
-        fields.append(
-            Field(
-                (min(height + (rows - 1) * y, FAR), min(width + (columns - 1) * x, FAR)),
-                (min(y * down, FAR), min(x * right, FAR)),
-                (max(first_y - top * y, -FAR), max(first_x - left * x, -FAR)),
-            )
-        )
-    return tuple(fields)
+    ]
+    sizes, strides, starts = zip(*axes, strict=True)
+    return Field((sizes[0], sizes[1]), (strides[0], strides[1]), (starts[0], starts[1]))
+
+
+def _along(
+    size: int,
+    step: PixelStep,
+    start: PixelStep,
+    extent: int,
+    stride: int,
+    padding: int,
+    spread: int,
+) -> tuple[int, PixelStep, PixelStep]:
+    """Size, step and start of fields along one axis, behind windows of those before."""
+    finer = step if spread == 1 else _whole(Fraction(step, spread))
+    return (
+        ceil(min(size + (extent - 1) * step, FAR)),
+        min(_whole(finer * stride), FAR),
+        max(_whole(start - padding * finer), -FAR),
+    )
+
+
+def _whole(step: PixelStep) -> PixelStep:
+    """A number, as an int where it is one."""
+    return step.numerator if step.denominator == 1 else step
 
 
 def _union(fields: list[Field]) -> Field:
@@ -70,7 +115,7 @@ def _union(fields: list[Field]) -> Field:
         for axis in (0, 1)
     )
     return Field(
-        (rows[1] - rows[0], columns[1] - columns[0]),
+        (ceil(rows[1] - rows[0]), ceil(columns[1] - columns[0])),
         (max(f.stride[0] for f in fields), max(f.stride[1] for f in fields)),
         (rows[0], columns[0]),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
-from vggc.analysis.receptive import receptive_fields
+from vggc.analysis.receptive import PixelSteps, receptive_fields
 from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
@@ -30,7 +30,7 @@ class Row:
     macs: int
     activation_bytes: int
     receptive_field: tuple[int, int]
-    stride: tuple[int, int]
+    stride: PixelSteps
 
 
 @dataclass(frozen=True)

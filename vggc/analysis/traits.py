@@ -21,6 +21,7 @@ from vggc.ir.ops import (
     Pair,
     PRelu,
     Shuffle,
+    Upsample,
 )
 
 NORMS: dict[type[Op], str] = {BatchNorm: "batch", GroupNorm: "group", LayerNorm: "layer"}
@@ -101,6 +102,8 @@ def _steps_of(op: Op) -> list[str]:
             words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []
             counts = isinstance(op, AvgPool2d) and op.counts_padding and any(op.padding)
             return [*words, "border=zeros"] if counts else words
+        case Upsample(mode="bilinear"):
+            return ["mode=bilinear"]
         case Shuffle(groups=groups):
             return [f"groups={groups}"]
         case Pad2d(border=border):

@@ -41,6 +41,7 @@ from vggc.ir.ops import (
     Sides,
     Softmax,
     Softmax2d,
+    Upsample,
 )
 from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
@@ -251,6 +252,14 @@ class _Writer:
                 make("Softmax", axis=1)
             case Shuffle(groups=groups):
                 self.shuffle(node, groups, reads, output)
+            case Upsample(factors=factors, mode=mode):
+                scales = self.constant(f"{node.name}.scales", [1, 1, *factors])
+                way = (
+                    {"coordinate_transformation_mode": "half_pixel", "mode": "linear"}
+                    if mode == "bilinear"
+                    else {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                )
+                self.emit("Resize", [*reads, "", scales], output, **way)
             case Concat():
                 make("Concat", axis=1)
             case Add():

@@ -44,6 +44,7 @@ from vggc.ir.ops import (
     Sides,
     Softmax,
     Softmax2d,
+    Upsample,
     Window,
 )
 from vggc.ir.weights import Weights
@@ -227,6 +228,10 @@ def _apply(
         case Shuffle(groups=groups):
             table = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
             return table.transpose(1, 2).flatten(1, 2)
+        case Upsample(factors=(down, across), mode=mode):
+            larger = x.shape[2] * down, x.shape[3] * across
+            centred = False if mode == "bilinear" else None
+            return F.interpolate(x, larger, mode=mode, align_corners=centred)
         case Concat():
             return torch.cat(reads, dim=1)
         case Add():

@@ -26,9 +26,10 @@ from vggc.analysis.outline import (
     Path,
     folded,
 )
+from vggc.analysis.receptive import PixelSteps
 from vggc.analysis.report import Report
 from vggc.analysis.traits import Traits, one, steps_of
-from vggc.ir.ops import AvgPool2d, MaxPool2d, Pair, describe
+from vggc.ir.ops import AvgPool2d, MaxPool2d, describe
 
 MANY_ALIKE = 8
 """More equal layers in a row are written once, with their number."""
@@ -60,8 +61,8 @@ class _Column:
     everywhere: str
     """What all its convolutions have in common, if anything."""
     input: str
-    blocks: dict[Pair, list[LayerCell]] = field(default_factory=dict)
-    pools: dict[Pair, LayerCell] = field(default_factory=dict)
+    blocks: dict[PixelSteps, list[LayerCell]] = field(default_factory=dict)
+    pools: dict[PixelSteps, LayerCell] = field(default_factory=dict)
     vectors: list[LayerCell] = field(default_factory=list)
     heads: list[list[LayerCell]] = field(default_factory=list)
 
@@ -243,7 +244,7 @@ def _column(report: Report, outline: Outline) -> _Column:
         input=f"input {describe(report.input)}",
     )
     trunk = outline.trunk
-    stride: Pair = (1, 1)
+    stride: PixelSteps = (1, 1)
     for item in folded(trunk.path).items[1:]:
         cells = [LayerCell(text) for text in words.lines(item)]
         last = _last(item)

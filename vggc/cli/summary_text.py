@@ -172,10 +172,13 @@ def _object(net: SummarisedNet) -> dict[str, Any]:
 
 
 def _layer_object(row: Row) -> dict[str, Any]:
-    """`receptive_field` and `stride` are one number where rows and columns agree."""
+    """`receptive_field` and `stride` are one number where rows and columns agree; a stride of less
+    than a pixel is a float.
+    """
+    stride = tuple(each if isinstance(each, int) else float(each) for each in row.stride)
     square = {
         key: pair[0] if pair[0] == pair[1] else list(pair)
-        for key, pair in (("receptive_field", row.receptive_field), ("stride", row.stride))
+        for key, pair in (("receptive_field", row.receptive_field), ("stride", stride))
     }
     return {**asdict(row), **square}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vggc.analysis.receptive import Field, receptive_fields
+from vggc.analysis.receptive import Field, PixelSteps, receptive_fields
 from vggc.inspection import diagnostics
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
@@ -66,10 +66,8 @@ class MapLayer:
         at the image's border.
         """
         spans = []
-        for place, start, stride, length, side in zip(
-            (row, column), self.field.start, self.field.stride, self.field.size, size, strict=True
-        ):
-            first = start + place * stride
+        starts = self.field.first((row, column))
+        for first, length, side in zip(starts, self.field.size, size, strict=True):
             begin = min(max(0, first), side - 1)
             spans.append((begin, max(begin + 1, min(side, first + length))))
         (top, bottom), (left, right) = spans
@@ -108,7 +106,7 @@ def last_of_blocks(graph: Graph) -> tuple[MapLayer, ...]:
     single place are left out: there is nothing to see of where.
     """
     layers, fields = map_layers(graph), receptive_fields(graph)
-    found: dict[tuple[int, int], MapLayer] = {}
+    found: dict[PixelSteps, MapLayer] = {}
     for index, node in enumerate(graph.nodes):
         shape = _map(node)
         if not isinstance(node.op, Conv2d) or shape is None or shape[1:] == (1, 1):

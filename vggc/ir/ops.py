@@ -8,6 +8,7 @@ or `(features,)`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, prod
 from typing import Literal, TypeAlias
@@ -23,6 +24,8 @@ Pair: TypeAlias = tuple[int, int]
 Sides: TypeAlias = tuple[int, int, int, int]
 """Top, left, bottom and right."""
 
+Scaling: TypeAlias = Literal["nearest", "bilinear"]
+"""Whose values stand between those of a map that is made larger."""
 Border: TypeAlias = Literal["zeros", "edge", "reflect", "wrap"]
 """What lies around a map: zeros; the pixel of its edge that is nearest; its reflection, in which
 the edge is not repeated; or the map again, as if it were the next one."""
@@ -68,12 +71,16 @@ class Weight:
 class Window:
     """The part of the input that one output position sees, in input positions, per axis: `kernel`
     elements, each `dilation` positions behind the one before.
+
+    Where the output has `spread` positions for each of the input, `stride` and `padding` count in
+    these finer ones, and a window begins at the position of the input that is nearest.
     """
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Sides = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+    spread: Pair = (1, 1)
 
     @property
     def extent(self) -> Pair:
@@ -607,6 +614,29 @@ class Shuffle(_Op):
 
 
 @dataclass(frozen=True)
+class Upsample(_Op):
+    """A map with `factors` times as many rows and columns: each value several times, or `bilinear`
+    between the nearest four, whose centres lie as those of pixels do.
+    """
+
+    factors: Pair
+    mode: Scaling = "nearest"
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, height, width = _map(x)
+        down, across = self.factors
+        return (channels, height * down, width * across)
+
+    def window(self, x: Shape) -> Window:
+        if self.mode == "nearest":
+            return Window(spread=self.factors)
+        rows, columns = (min(factor, 2) for factor in self.factors)
+        top, left = (factor // 2 for factor in self.factors)
+        return Window((rows, columns), padding=(top, left, 0, 0), spread=self.factors)
+
+
+@dataclass(frozen=True)
 class Concat(_Op):
     """Maps of one resolution, channels behind channels; or vectors behind one another."""
 
@@ -702,14 +732,15 @@ Op: TypeAlias = (
     | Softmax
     | Softmax2d
     | Shuffle
+    | Upsample
     | Concat
     | Add
     | Mul
 )
 
 
-def describe(shape: Shape) -> str:
-    """A shape as a person writes it: `64×112×112`."""
+def describe(shape: Iterable[object]) -> str:
+    """A shape, or other numbers, as a person writes it: `64×112×112`."""
     return "×".join(map(str, shape))
 
 

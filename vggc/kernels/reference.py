@@ -35,6 +35,7 @@ from vggc.kernels.workloads import (
     Softmax2d,
     ToNchw,
     ToNhwc,
+    Upsample,
     Workload,
 )
 
@@ -83,6 +84,10 @@ def reference(
         case Shuffle(groups=groups):
             table = x.reshape(*x.shape[:3], groups, -1)
             return table.swapaxes(3, 4).reshape(x.shape)
+        case Upsample(factors=(down, across), mode="nearest"):
+            return x.repeat(down, axis=1).repeat(across, axis=2)
+        case Upsample(factors=(down, across)):
+            return _stretched(_stretched(x, 1, down), 2, across)
         case Concat():
             return np.concatenate([x, *others], axis=3)
         case Add():
@@ -174,6 +179,16 @@ def _normal(x: Exact, axes: tuple[int, ...], eps: float) -> Exact:
     """The values with mean 0 and variance 1 along axes."""
     centred = x - x.mean(axes, keepdims=True)
     return _exact(centred / np.sqrt((centred**2).mean(axes, keepdims=True) + eps))
+
+
+def _stretched(x: Exact, axis: int, factor: int) -> Exact:
+    """`factor` values for each along an axis, linear between the centres of two neighbours."""
+    extent = x.shape[axis]
+    centres = np.maximum((np.arange(extent * factor) + 0.5) / factor - 0.5, 0)
+    first = centres.astype(int)
+    second = np.minimum(first + 1, extent - 1)
+    share = np.expand_dims(centres - first, [*range(1, x.ndim - axis)])
+    return _exact(x.take(first, axis) * (1 - share) + x.take(second, axis) * share)
 
 
 def _exact(values: Any) -> Exact:

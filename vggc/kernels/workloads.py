@@ -21,7 +21,7 @@ from math import inf, lcm
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
 from vggc.ir import ops
-from vggc.ir.ops import Activation, Border, Op, Pair, Shape, Sides, Window
+from vggc.ir.ops import Activation, Border, Op, Pair, Scaling, Shape, Sides, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -382,6 +382,19 @@ class Shuffle(_OneInput):
 
 
 @dataclass(frozen=True)
+class Upsample(_OneInput):
+    """A map with `factors` times as many rows and columns: each value several times, or bilinear
+    between the nearest four, whose centres lie as those of pixels do.
+    """
+
+    keeps_sign = True
+    input: Map
+    output: Map
+    factors: Pair
+    mode: Scaling
+
+
+@dataclass(frozen=True)
 class Concat(_Workload):
     """The channels of several maps behind one another; each input may have its own halo."""
 
@@ -500,6 +513,7 @@ Workload: TypeAlias = (
     | Pointwise
     | PRelu
     | Shuffle
+    | Upsample
     | Concat
     | Add
     | Mul
@@ -543,6 +557,8 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return PRelu(source, output)
         case ops.Shuffle(groups=groups):
             return Shuffle(source, output, groups)
+        case ops.Upsample(factors=factors, mode=mode):
+            return Upsample(source, output, factors, mode)
         case ops.Concat():
             return Concat(inputs, output)
         case ops.Softmax2d():

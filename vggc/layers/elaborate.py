@@ -16,7 +16,7 @@ from vggc.layers.names import LayerNames
 from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.support.source import Span
 from vggc.syntax import ast
-from vggc.syntax.values import MAX_SIDE, Real, convert, misfit
+from vggc.syntax.values import MAX_SIDE, Real, convert, misfit, told
 from vggc_runtime.outputs import HeadKind
 
 MAX_VALUES = 1 << 40
@@ -419,9 +419,8 @@ class _Reader:
             said = {option.key: option.value for option in self.layer.options}
             said |= {key: option.value for key, option in self.inherited.items()}
             value = said.get(clash.key)
-            unsaid = getattr(kind, clash.key)
-            if unsaid is None:
-                unsaid = kind.params()[clash.key].default
+            param, default = kind.params()[clash.key], getattr(kind, clash.key)
+            unsaid = param.default if default is None else told(param.kind, default)
             place, shown = (value.span, value) if value else (self.word, unsaid)
             problem = diagnostics.Clashing(
                 clash.key, str(shown), clash.reason, clash.hint, place=place

@@ -39,11 +39,13 @@ from vggc.ir.ops import (
     Pair,
     PRelu,
     Scale,
+    Scaling,
     Shape,
     Shuffle,
     Sides,
     Softmax,
     Softmax2d,
+    Upsample,
     Window,
 )
 from vggc.syntax.values import Extents, FlagOr, OneOf, PaddingSides, Real, WholeNumber
@@ -426,6 +428,31 @@ class PadKind(Kind):
 
 
 @dataclass(frozen=True)
+class UpsampleKind(Kind):
+    name = "upsample"
+    doc = (
+        "More rows and columns, each value several times or, with `mode=bilinear`, between the "
+        "nearest four."
+    )
+    example = "upsample2 mode=bilinear"
+
+    size: Pair = _extents("how many times as many rows and columns", (2, 2))
+    mode: Scaling = _param(
+        "nearest: each value several times; bilinear: between four, by the centres of pixels",
+        OneOf(get_args(Scaling)),
+        "nearest",
+    )
+
+    def clash(self) -> Clash | None:
+        if self.size == (1, 1):
+            return Clash("size", "the map would stay as it is", "leave the layer out")
+        return None
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Upsample(self.size, self.mode)),)
+
+
+@dataclass(frozen=True)
 class Gap(Kind):
     name = "gap"
     aliases = ("globalavgpool",)
@@ -777,6 +804,7 @@ KINDS: tuple[type[Kind], ...] = (
     SoftmaxKind,
     Softmax2dKind,
     ShuffleKind,
+    UpsampleKind,
     ConcatKind,
     AddKind,
     MulKind,
@@ -807,6 +835,8 @@ ELSEWHERE = {
     "clamp": "clip",
     "hardtanh": "clip",
     "channel_shuffle": "shuffle",
+    "interpolate": "upsample",
+    "resize": "upsample",
     "identity": "skip",
     "shortcut": "skip",
     "cat": "concat",

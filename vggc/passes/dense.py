@@ -196,6 +196,8 @@ class _Spreading:
         heads that stay maps need it.
         """
         first = next(iter(reads), _Value(-1))
+        if node.op.window(self.graph.source(node)).spread != (1, 1):
+            raise self.refused(node, "between its places lie some that no crop begins at")
         match node.op:
             case Flatten() if first.spread is None:
                 source = self.graph.source(node)

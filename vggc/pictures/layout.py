@@ -62,13 +62,14 @@ ROW_GAP = 26.0
 NEARLY_FULL = 0.7
 
 INK, FAINT, WIRE, BAND, ACCENT = "#1f2933", "#67727e", "#8a949e", "#f4f5f7", "#6b4fa0"
-BoxLook: TypeAlias = Literal["input", "conv", "pool", "fc", "join", "plain"]
+BoxLook: TypeAlias = Literal["input", "conv", "pool", "fc", "join", "resize", "plain"]
 COLOURS: dict[BoxLook, str] = {
     "input": "#d5d9de",
     "conv": "#8db0d6",
     "pool": "#e0a182",
     "fc": "#93c09e",
     "join": "#b9a8d4",
+    "resize": "#dcc27e",
     "plain": "#b8bec5",
 }
 MEANINGS: dict[BoxLook, str] = {
@@ -77,6 +78,7 @@ MEANINGS: dict[BoxLook, str] = {
     "pool": "pooling",
     "fc": "fully connected",
     "join": "join",
+    "resize": "upsampling",
     "plain": "shape unchanged, in place",
 }
 LOOKS: dict[str, BoxLook] = {
@@ -85,6 +87,7 @@ LOOKS: dict[str, BoxLook] = {
     "pool": "pool",
     "avgpool": "pool",
     "gap": "pool",
+    "upsample": "resize",
     "fc": "fc",
     "boxes": "fc",
     "concat": "join",

@@ -35,6 +35,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     ToNhwc,
+    Upsample,
     Workload,
 )
 from vggc.plan.plan import INPUT, Plan, Step, as_map
@@ -179,6 +180,7 @@ class _Rewriter:
                 | Pointwise()
                 | PRelu()
                 | Shuffle()
+                | Upsample()
                 | Conv()
             ):
                 source, out = self._low(index, workload.input), self._low(index, workload.output)

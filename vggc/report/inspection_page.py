@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vggc.analysis.receptive import PixelSteps
 from vggc.inspection.layers import MapLayer
 from vggc.ir.ops import describe
 from vggc.report import images
@@ -185,7 +186,7 @@ def _seen_by(layer: MapLayer) -> str:
     )
 
 
-def _one(pair: tuple[int, int]) -> str:
+def _one(pair: PixelSteps) -> str:
     return str(pair[0]) if pair[0] == pair[1] else describe(pair)
 
 

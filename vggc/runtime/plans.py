@@ -28,6 +28,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     ToNhwc,
+    Upsample,
     Workload,
 )
 from vggc.passes.prepare import prepared
@@ -115,7 +116,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
     match workload:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
             return True
-        case Add() | Mul() | Concat() | Shuffle() | Pad():
+        case Add() | Mul() | Concat() | Shuffle() | Upsample() | Pad():
             return True
         case GroupNorm() | LayerNorm():
             return True

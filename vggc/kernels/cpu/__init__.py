@@ -20,6 +20,7 @@ from vggc.kernels.cpu.elementwise import (
     PointwiseRows,
     PReluRows,
     ShuffleRows,
+    UpsampleRows,
 )
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
 from vggc.kernels.cpu.lrn import LrnRows
@@ -66,6 +67,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     MulRows,
     ConcatRows,
     ShuffleRows,
+    UpsampleRows,
     SoftmaxRows,
     Softmax2dRows,
     ConvertRows,

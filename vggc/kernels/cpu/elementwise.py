@@ -13,7 +13,8 @@ from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import clear_halo, each_element, inside, parallel_rows
-from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu, Shuffle
+from vggc.kernels.upsampling import upsampled
+from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu, Shuffle, Upsample
 
 
 class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
@@ -124,3 +125,21 @@ class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
         ):
             at = inside(out, n, i, j, c * groups + group)
             y[at] = x[inside(source, n, i, j, group * size + c)]
+
+
+class UpsampleRows(FixedCpuAlgorithm[Upsample]):
+    """The nearest pixel, or the mean of the nearest four, weighed; a row of pixels per task."""
+
+    names = ("upsample",)
+    computes = Upsample
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, out = self.workload.input, self.workload.output
+        x, y = buffers.values()
+        clear_halo(y, out)
+        with each_element(out) as (n, i, j, c):
+
+            def value(row: Expr, column: Expr) -> Expr:
+                return x[inside(source, n, row, column, c)]
+
+            y[inside(out, n, i, j, c)] = upsampled(self.workload, value, i, j)

@@ -35,6 +35,7 @@ from vggc.kernels.cuda.small import (
     SoftmaxBlocks,
     ToNchwThreads,
     ToNhwcThreads,
+    UpsampleThreads,
 )
 from vggc.kernels.cuda.wgmma import WgmmaPatches
 from vggc.kernels.workloads import Choice, Kernel, Workload
@@ -79,6 +80,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     MulThreads,
     ConcatThreads,
     ShuffleThreads,
+    UpsampleThreads,
     SoftmaxBlocks,
     Softmax2dThreads,
     ConvertSegments,

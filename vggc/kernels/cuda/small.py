@@ -31,6 +31,7 @@ from vggc.kernels.cuda.emit import (
     tree_reduce,
     write_map,
 )
+from vggc.kernels.upsampling import upsampled
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import (
     Add,
@@ -47,6 +48,7 @@ from vggc.kernels.workloads import (
     Softmax2d,
     ToNchw,
     ToNhwc,
+    Upsample,
 )
 
 MAX_TERMS = 16
@@ -299,6 +301,23 @@ class ShuffleThreads(FixedCudaAlgorithm[Shuffle]):
             layer.output,
             lambda n, y, x, c: read(n, y, x, c % groups * size + c // groups),
         )
+
+
+class UpsampleThreads(FixedCudaAlgorithm[Upsample]):
+    """A thread per element reads the nearest pixel, or weighs the nearest four."""
+
+    names = ("upsample",)
+    computes = Upsample
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        layer = self.workload
+        read = reader(source, layer.input)
+
+        def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            return upsampled(layer, lambda row, column: read(n, row, column, c), y, x)
+
+        write_map(output, layer.output, element)
 
 
 class SoftmaxBlocks(FixedCudaAlgorithm[Softmax]):
