@@ -615,6 +615,12 @@ SOUND = Preprocessing((8, 9), 12, (0.5, 0.4), (0.2, 0.3))
         ({"std": (0.5, 0.0)}, "std is not"),
         ({"std": (0.5, float("nan"))}, "std is not"),
         ({"std": (0.5, float("inf"))}, "std is not"),
+        ({"fit": "squash", "scale": None}, None),
+        ({"fit": "squash"}, "pictures have that are cut"),
+        ({"fit": "fill"}, "fit is none of"),
+        ({"interpolation": "cubic"}, "interpolation is none of"),
+        ({"background": (0, 0, -1)}, "from 0 to 255"),
+        ({"order": "bgr"}, "three channels"),
     ],
 )
 def test_preprocessing_that_fits_no_net(changes: dict[str, Any], words: str | None) -> None:

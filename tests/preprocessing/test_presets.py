@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.support.training_data import picture
+from vggc.data.crops import Framing
+from vggc.data.windows import central
 from vggc.preprocessing.choose import choose, named
 from vggc.preprocessing.diagnostics import PreprocessingFile, PresetOfColours, UnknownPreset
 from vggc.preprocessing.presets import CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD, PRESETS
 from vggc.support.diagnostics import UserError
-from vggc_runtime.preprocessing import Preprocessing
+from vggc_runtime.preprocessing import Fit, Interpolation, Preprocessing
 
 INPUT = (3, 28, 28)
 RESIZED = 32
@@ -88,6 +90,28 @@ def test_a_padded_picture_lies_in_the_middle_of_its_background() -> None:
     blue, height = 3, 10
     assert np.rint(found[0, :, 5]).tolist() == [0] * 9 + [blue] * height + [0] * 9
     assert np.rint(found[:, 0, 0]).tolist() == [*colour[::-1]]
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic"])
+def test_runs_of_tests_see_what_an_artifact_sees(fit: Fit, interpolation: Interpolation) -> None:
+    how = Preprocessing(
+        size=(20, 28),
+        scale=30 if fit == "crop" else None,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        fit=fit,
+        interpolation=interpolation,
+        background=(9, 8, 7),
+    )
+    cut = Framing.of(how, (3, 20, 28), how.scale).middle(np.asarray(TALL))
+    assert np.array_equal(how.normalise(cut.pixels[None]), how.of_picture(TALL))
+    window = central(TALL.size, how.scale, how.size, fit)
+    assert np.array_equal(cut.window, window)
+    if fit == "squash":
+        assert window.tolist() == [0, 0, 1, 1]
+    if fit == "pad":  # 64×96 pixels become 13×20 in the middle of 28×20
+        assert window.tolist() == [-7 / 13, 0, 21 / 13, 1]
 
 
 def test_transparent_parts_show_the_background(tmp_path: Path) -> None:

@@ -239,6 +239,10 @@ GONE = object()
         (("preprocessing", "std"), [0, 0, 0], "std is not above 0"),
         (("preprocessing", "white"), None, "white has a wrong value"),
         (("preprocessing", "white", "whole"), -1, "white is out of range"),
+        (("preprocessing", "fit"), "stretch", "fit is none of crop, squash, pad"),
+        (("preprocessing", "interpolation"), None, "interpolation has a wrong value"),
+        (("preprocessing", "background"), [0, 0], "background is not three numbers from 0"),
+        (("preprocessing", "order"), "gbr", "order is none of rgb, bgr"),
     ],
 )
 def test_a_hostile_manifest_is_refused_in_one_line(

@@ -288,6 +288,8 @@ def locating(
     from vggc.passes.inference import drop_final_softmax
 
     subject = from_run(run, options.weights)
+    if subject.preprocessing.fit == "pad":
+        raise UserError(diagnostics.PaddedPictures(subject.weights_from))
     views = {each: views_of(run, options, each) for each in protocols}
     if "dense" in protocols:
         graph = drop_final_softmax(subject.program.graph)

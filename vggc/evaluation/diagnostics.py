@@ -18,6 +18,14 @@ class ScalesOfWhole(Diagnostic):
     fit: str
 
 
+class PaddedPictures(Diagnostic):
+    title = "the weights in {weights} are for pictures that are padded"
+    label = "where a net of them sees objects is not told of a run"
+    help = "compile the net with these weights: `vggc run` tells boxes of padded pictures"
+
+    weights: str
+
+
 class OtherClasses(Diagnostic):
     title = "`{first}` and `{second}` cannot be fused: their classes differ"
     label = "{difference}"

@@ -94,12 +94,22 @@ class TrainingRun:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a text is several texts, too
-        self, images: ImageLike, top: int = 5, *, weights: Place | None = None
+        self,
+        images: ImageLike,
+        top: int = 5,
+        *,
+        weights: Place | None = None,
+        preprocessing: str | None = None,
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, images: Iterable[ImageLike], top: int = 5, *, weights: Place | None = None
+        self,
+        images: Iterable[ImageLike],
+        top: int = 5,
+        *,
+        weights: Place | None = None,
+        preprocessing: str | None = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -108,9 +118,11 @@ class TrainingRun:
         top: int = 5,
         *,
         weights: Place | None = None,
+        preprocessing: str | None = None,
     ) -> Prediction | list[Prediction]:
         """The `top` classes of an image, or of each of several, with their probabilities, by the
-        centre crop; those of the run's last weights, of its `"best"`, or of those in a file.
+        centre crop; those of the run's last weights, of its `"best"`, or of those in a file, whose
+        pictures may go through another `preprocessing`, a preset or a file.
 
         Images are the paths of files, or Pillow's.
 
@@ -118,7 +130,7 @@ class TrainingRun:
             UserError: with every image that cannot be read; the run has no such weights.
             CheckFailed: the net gives values that are not finite.
         """
-        options = EvalOptions(weights=optional(Path, weights))
+        options = EvalOptions(weights=optional(Path, weights), preprocessing=preprocessing)
         return predictions(run_predictor(self.path, options), images, top)
 
     def features(
