@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vggc.api.evaluate import EvalOptions, protocol_for, refuse_scales, usual_batch
 from vggc.api.predict import FLAGS
 from vggc.api.run import session_of
-from vggc.api.score_table import distinct_scales, ways
+from vggc.api.score_table import distinct_scales, scales_told, ways
 from vggc.api.subject import ask
 from vggc.data.parts import Part, names_of, objects_of
 from vggc.data.remote import without_secrets
@@ -173,7 +173,7 @@ def net_source(
             workers = num_workers(part, len(part) - start, 1)
         return describe(describer, part, start, block, options.combine, workers)
 
-    seen = ", ".join(str(scale or "covering the input") for scale in scales)
+    seen = scales_told(preprocessing, views)
     layers = " and ".join(net.layers)
     shown = f"{subject.named}: {layers}, {ways(views)}, {seen}"
     if len(scales) > 1:

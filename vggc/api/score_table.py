@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from vggc.api.evaluate import EvalPlan, EvalResult, TestedRun
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
 from vggc.support.sheet import Sheet
-from vggc.training.run import Run
+from vggc_runtime.preprocessing import Fit, Preprocessing
 
 if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled
@@ -80,10 +80,14 @@ def scales(entry: TestedRun) -> str:
     """The scales of a tested run in words: lengths of the shorter side, or what images just cover:
     `256, 384`.
     """
-    return scales_told(entry.run, entry.views)
+    return scales_told(entry.subject.preprocessing, entry.views)
 
 
-def scales_told(run: Run, views: Views) -> str:
-    """The scales of a run's views in words, as `scales`."""
-    size = describe(run.record.input[1:])
-    return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(views))
+WHOLE: Mapping[Fit, str] = {"crop": "covering", "squash": "squashed to", "pad": "padded to"}
+"""What is done to pictures that have no scale."""
+
+
+def scales_told(how: Preprocessing, views: Views) -> str:
+    """The scales of views in words, as `scales`."""
+    whole = f"{WHOLE[how.fit]} {describe(how.size)}"
+    return ", ".join(str(s) if s else whole for s in distinct_scales(views))

@@ -112,7 +112,7 @@ def figures(
 
 def scales_of(each: LocatingRun, protocol: LocaliseProtocol) -> str:
     """The scales at which a run looks at pictures."""
-    return scales_told(each.run, each.views[protocol])
+    return scales_told(each.subject.preprocessing, each.views[protocol])
 
 
 def as_record(planned: LocalisePlan, images: Labelled, result: LocaliseResult) -> dict[str, object]:

@@ -30,8 +30,7 @@ def named(word: str, shape: tuple[int, ...]) -> Preprocessing:
     if word in PRESETS:
         return PRESETS[word].at(shape)
     if not exists(Path(word)):
-        hint = f"{did_you_mean(word, [*PRESETS])}; or give a file: docs/importing.md"
-        raise UserError(diagnostics.UnknownPreset(word, hint))
+        raise UserError(diagnostics.UnknownPreset(word, did_you_mean(word, [*PRESETS])))
     return read_preprocessing(Path(word), shape)
 
 

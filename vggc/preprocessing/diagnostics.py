@@ -7,8 +7,8 @@ from vggc.support.diagnostics import Diagnostic
 
 class UnknownPreset(Diagnostic):
     title = "there is no preprocessing `{word}`"
-    label = "it is neither a preset nor a file"
-    help = "{hint}"
+    label = "it is neither a preset nor a file; {hint}"
+    help = "docs/importing.md says what presets do, and what a file may say"
 
     word: str
     hint: str
