@@ -14,7 +14,7 @@ import vggc_runtime
 from tests.support.nets import program
 from tests.support.runs import train
 from tests.support.training_data import picture
-from vggc.api.trained import PreprocessingOfRun, from_run, from_spec
+from vggc.api.trained import PreprocessingOfRun, facts_of, from_run, from_spec
 from vggc.backends.torch import reference
 from vggc.features.read import read_features
 from vggc.ir.weights import save, seeded
@@ -146,3 +146,20 @@ def test_an_artifact_prepares_pictures_alike_in_python_and_c(order: str, vggc_he
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
     code, out, error = vggc_here("verify", "a")
     assert code == 0, out + error
+
+
+@pytest.mark.slow
+def test_an_import_writes_down_what_somebody_names_or_its_file_tells(vggc_here: Here) -> None:
+    write(NET)
+    given = ("export", "net.vgg", "--weights", FILE, "--preprocessing", "unit", "-o", "x.onnx")
+    code, _, error = vggc_here(*given)
+    assert code == 0, error
+    for options, told, name in (
+        (("--preprocessing", "keras"), "preprocessing: keras's", "keras"),
+        ((), "preprocessing: that which x.onnx tells of", "unit"),
+    ):
+        code, _, error = vggc_here("import", "x.onnx", "-o", name, *options)
+        assert code == 0, error
+        assert told in error
+        facts = facts_of(Path(f"{name}.safetensors"))
+        assert facts.preprocessing == PRESETS[name].at((3, 16, 16))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.preprocessing.choose import choose
+from vggc.preprocessing.choose import ChosenPreprocessing, choose
 from vggc.support.diagnostics import UserError
 from vggc.support.files import all_or_none, check_target, new_file
 from vggc.support.tensors import write
 from vggc.weight_files.facts import WeightFacts, metadata_of
 from vggc.weight_files.load import load
-from vggc_runtime.preprocessing import IMAGE_CHANNELS
+from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 if TYPE_CHECKING:
     from vggc.importing.compare import ImportComparison
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """What somebody asks `import` for: `out` is the path of what is written without its ending, by
-    default the net's name in this folder; `size` (H, W) of an input that the net leaves open.
+    default the net's name in this folder; `size` (H, W) of an input that the net leaves open;
+    `preprocessing` a preset or a file, which the weights' file then tells of.
     """
 
     files: tuple[str, ...]
     out: Path | None = None
     size: tuple[int, int] | None = None
+    preprocessing: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +71,17 @@ def import_net(options: ImportOptions, say: Callable[[str], None]) -> Imported:
     for path in (spec, weights):
         check_target(path)
     net = import_foreign(foreign, options.size)
+    chosen = chosen_for(net, options.preprocessing)
+    known = None if chosen.is_assumed else chosen.how
+    facts = replace(net.foreign.facts, preprocessing=known)
+    net = replace(net, foreign=replace(net.foreign, facts=facts))
+    if net.graph.input[0] in IMAGE_CHANNELS:
+        say(chosen.told)
     _write(net, spec, weights)
     if not foreign.has_weights:
         told = "no weights were given"
         return Imported(net=net, spec=spec, weights=None, comparison=None, not_compared=told)
-    comparison, told = compared(net, weights, say)
+    comparison, told = compared(net, weights, chosen.how, say)
     return Imported(net=net, spec=spec, weights=weights, comparison=comparison, not_compared=told)
 
 
@@ -104,24 +112,41 @@ def facts_of(net: ImportedNet) -> WeightFacts:
     return replace(foreign.facts, source=told[:1000])
 
 
+def chosen_for(net: ImportedNet, word: str | None) -> ChosenPreprocessing:
+    """What pictures go through before a net: what somebody names by a `word`, else what its files
+    say, where that fits the net, else what is assumed.
+
+    Raises: UserError where there is no such preprocessing for the net.
+    """
+    shape, foreign = net.graph.input, net.foreign
+    if word is not None:
+        return choose(word, None, "", shape)
+    try:
+        return choose(None, foreign.facts.preprocessing, Path(foreign.files[0]).name, shape)
+    except UserError:
+        return choose(None, None, "", shape)
+
+
 def compared(
-    net: ImportedNet, weights: Path, say: Callable[[str], None]
+    net: ImportedNet, weights: Path, how: Preprocessing, say: Callable[[str], None]
 ) -> tuple[ImportComparison | None, str]:
-    """The net that was written beside the original, on noise and on a photograph; or why not."""
+    """The net that was written beside the original, on noise and on a photograph that went through
+    a preprocessing; or why not.
+    """
     from vggc.importing.compare import ForeignEngineError, compare
 
     if net.foreign.engine is None:
         return None, net.foreign.no_engine
     say("comparing with the original")
     try:
-        return compare(net, lambda: load(weights, net.graph).weights, inputs_for(net)), ""
+        return compare(net, lambda: load(weights, net.graph).weights, inputs_for(net, how)), ""
     except ForeignEngineError as fault:
         return None, f"its engine says: {fault}"
 
 
-def inputs_for(net: ImportedNet) -> dict[str, NDArray[np.float32]]:
-    """What a net is compared on: normal noise, and for a net of images a photograph, prepared as
-    its files tell, or as torchvision does.
+def inputs_for(net: ImportedNet, how: Preprocessing) -> dict[str, NDArray[np.float32]]:
+    """What a net is compared on: normal noise, and for a net of images a photograph that went
+    through a preprocessing.
     """
     from vggc.measure.verify import photographs
 
@@ -129,9 +154,5 @@ def inputs_for(net: ImportedNet) -> dict[str, NDArray[np.float32]]:
     noise = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)
     found = {"random": noise}
     if shape[0] in IMAGE_CHANNELS:
-        try:
-            how = choose(None, net.foreign.facts.preprocessing, "it", shape).how
-        except UserError:
-            how = choose(None, None, "it", shape).how
         found |= dict(list(photographs(how).items())[:1])
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import IMAGE_SIZE, preprocessing_option
 from vggc.ir.ops import describe
 from vggc.support.diagnostics import CheckFailed, in_command
 from vggc_runtime.text import in_line
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     type=IMAGE_SIZE,
     help="Height and width of the input, where the net leaves that open.",
 )
-def command(files: tuple[str, ...], out: Path | None, size: tuple[int, int] | None) -> None:
+@preprocessing_option
+def command(
+    files: tuple[str, ...],
+    out: Path | None,
+    size: tuple[int, int] | None,
+    preprocessing: str | None,
+) -> None:
     """Write a net of another framework as a spec and its weights.
 
     FILES are an ONNX file (model.onnx), or a definition of Caffe's or Darknet's with its weights
@@ -41,7 +47,8 @@ def command(files: tuple[str, ...], out: Path | None, size: tuple[int, int] | No
     """
     from vggc.api.import_ import ImportOptions, import_net
 
-    found = import_net(ImportOptions(files=files, out=out, size=size), console.status)
+    options = ImportOptions(files=files, out=out, size=size, preprocessing=preprocessing)
+    found = import_net(options, console.status)
     report(found)
     if found.comparison is not None and not found.comparison.agrees:
         raise CheckFailed

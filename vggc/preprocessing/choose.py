@@ -16,10 +16,13 @@ from vggc_runtime.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class ChosenPreprocessing:
-    """A preprocessing, and a line on where it comes from for whoever reads pictures."""
+    """A preprocessing, and a line on where it comes from for whoever reads pictures; whether it is
+    only assumed.
+    """
 
     how: Preprocessing
     told: str
+    is_assumed: bool = False
 
 
 def named(word: str, shape: tuple[int, ...]) -> Preprocessing:
@@ -50,7 +53,7 @@ def choose(
         return ChosenPreprocessing(named(word, shape), told)
     if known is None:
         told = "preprocessing: torchvision's, assumed; `--preprocessing` sets another"
-        return ChosenPreprocessing(TORCHVISION.at(shape), told)
+        return ChosenPreprocessing(TORCHVISION.at(shape), told, is_assumed=True)
     channels, *size = shape
     found = known
     if problem := found.problem((channels, *found.size)):
