@@ -162,6 +162,7 @@ CFG: dict[str, Any] = TIMM["pretrained_cfg"]  # type: ignore[assignment]
         (VIT | {"do_pad": True}, "`do_pad` is True, which vggc does not know"),
         (VIT | {"resample": 5}, "`resample` is 5"),
         (VIT | {"resample": [2]}, "`resample` is [2]"),
+        (RESNET | {"size": {"shortest_edge": -(10**400)}}, "a side is not from 1 to"),
         (VIT | {"do_resize": False}, "`do_resize` is false"),
         (VIT | {"size": {"longest_edge": 224}}, "`size` is {'longest_edge': 224}"),
         (VIT | {"image_mean": None}, "image_mean is no list of numbers"),

@@ -24,6 +24,7 @@ from vggc_runtime.files import open_file
 from vggc_runtime.greys import UNKNOWN, Greys
 from vggc_runtime.json_file import MalformedError, read_json
 from vggc_runtime.preprocessing import (
+    MAX_SIDE,
     MOST,
     ChannelOrder,
     Colour,
@@ -181,8 +182,8 @@ def of_timm(value: Mapping[str, Any]) -> Preprocessing:
         otherwise.
     """
     match value.get("input_size"):
-        case [int(_), int(height), int(width)] if height > 0 and width > 0:
-            pass
+        case [int(_), int(height), int(width)]:
+            height, width = _side(height), _side(width)
         case _:
             raise MalformedError("input_size is not channels, height and width")
     ratio = _share(value.get("crop_pct", 0.875), "crop_pct")
@@ -289,7 +290,7 @@ def _fitted(value: Mapping[str, Any]) -> tuple[tuple[int, int], int | None, Fit]
         if edge >= LARGE_CONVNEXT:
             return (edge, edge), None, "squash"
         share = _share(value.get("crop_pct", 224 / 256), "crop_pct")
-        return (edge, edge), int(edge / share), "crop"
+        return (edge, edge), int(_side(edge) / share), "crop"
     if wanted is None:
         raise NotDoneHereError("`size` is of the shorter side alone, and nothing is cut out")
     return wanted, edge, "crop"
@@ -314,6 +315,12 @@ def _cut(value: Mapping[str, Any]) -> tuple[int, int] | None:
             return side, side
         case other:
             raise NotDoneHereError(f"`crop_size` is {str(other)[:60]}, which vggc does not know")
+
+
+def _side(length: int) -> int:
+    if not 1 <= length <= MAX_SIDE:
+        raise MalformedError(f"a side is not from 1 to {MAX_SIDE} pixels")
+    return length
 
 
 def _share(value: Any, name: str) -> float:
