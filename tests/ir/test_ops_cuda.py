@@ -116,6 +116,8 @@ FEWER_BITS: dict[ArtifactPrecision, dict[str, Graph]] = {
             "conv_strided",
             "conv_unpadded",
             "conv_wide",
+            "conv_dilated",
+            "pads",
             "conv_grouped",
             "conv_normalised",
             "pool",

@@ -76,6 +76,8 @@ CONVS = {
     "batch": conv((3, 6, 5, 12), 7, halos=(1, 2)),
     "strided": conv((1, 23, 19, 3), 9, (11, 11), (4, 4), (2, 2), halos=(2, 2)),
     "rectangular": conv((2, 8, 9, 6), 4, (1, 5), (1, 2), (0, 2), halos=(3, 0), act=None),
+    "dilated": replace(conv((1, 9, 7, 5), 6, halos=(3, 1)), dilation=(2, 3), padding=(2, 3)),
+    "uneven": replace(conv((1, 8, 8, 6), 7, (3, 3), (2, 2), halos=(1, 0)), padding=(0, 0)),
     "pointwise": conv((2, 4, 3, 40), 33, (1, 1), (1, 1), (0, 0), halos=(0, 0)),
     "silu": conv((1, 6, 5, 12), 8, act=Activation("silu")),
     "gelu": conv((1, 6, 5, 5), 7, act=Activation("gelu")),

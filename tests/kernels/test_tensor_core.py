@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +61,12 @@ CASES: dict[str, TensorDraw] = {
     "windows to float32": TensorDraw(
         MmaWindows(conv((2, 9, 11, 32), 33, to_float32=True)),
         MmaKnobs(128, 64, 64, 32, 32, 5, 1, 64),
+    ),
+    "windows, dilated": TensorDraw(
+        MmaWindows(
+            replace(conv((1, 9, 11, 64), 33, halos=(4, 1)), dilation=(2, 4), padding=(2, 4))
+        ),
+        MmaKnobs(64, 64, 32, 32, 32, 3, 2, 64),
     ),
     "wide": TensorDraw(
         MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)),

@@ -162,7 +162,8 @@ def activation(rng: random.Random) -> Activation | None:
 def draw_winograd(rng: random.Random, lanes: int) -> Workload | None:
     shape = (batch(rng), *extents(rng), channels(rng, lanes))
     padding = (rng.choice([0, 1, 1, 1, 2]), rng.choice([0, 1, 1, 1, 2]))
-    return finished(rng, shape, channels(rng, lanes), 1, (3, 3), (1, 1), padding)
+    outputs = channels(rng, lanes)
+    return finished(rng, shape, outputs, 1, (3, 3), (1, 1), padding, dilated=False)
 
 
 def draw_conv(rng: random.Random, lanes: int) -> Workload | None:
@@ -201,19 +202,22 @@ def finished(
     kernel: Pair,
     stride: Pair,
     padding: Pair,
+    *,
+    dilated: bool = True,
 ) -> Conv | None:
-    """A convolution with halos, an activation and perhaps a pool; None where the kernel is too
-    large for the map.
+    """A convolution with halos, an activation and perhaps uneven padding, dilation and a pool; None
+    where the kernel is too large for the map.
     """
-    behind, dilation = padding, (1, 1)
-    if kernel != (3, 3) or stride != (1, 1):
-        behind = rng.choice(
-            [padding, (rng.randint(0, kernel[0] - 1), rng.randint(0, kernel[1] - 1))]
-        )
-        dilation = rng.choice([(1, 1), (1, 1), (rng.randint(1, 3), rng.randint(1, 3))])
-    extents = Window(kernel, dilation=dilation).extent
+    bottom, right = (
+        rng.choice([side, rng.randint(0, size - 1)])
+        for side, size in zip(padding, kernel, strict=True)
+    )
+    behind = bottom, right
+    apart = (rng.randint(1, 3), rng.randint(1, 3)) if dilated else (1, 1)
+    dilation = rng.choice([(1, 1), (1, 1), apart])
+    extent = Window(kernel, dilation=dilation).extent
     room = padded(shape[1:3], (*padding, *behind))
-    if any(k > n for k, n in zip(extents, room, strict=True)):
+    if any(k > n for k, n in zip(extent, room, strict=True)):
         return None
     halos = (max(padding) + rng.choice([0, 0, 1]), rng.choice([0, 0, 1, 2]))
     act = activation(rng)
