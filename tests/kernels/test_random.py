@@ -15,6 +15,7 @@ import tvm
 from tests.support import low_precision_kernels as low_precision
 from tests.support.cpu_kernels import AVX2, HOST, TARGETS, not_the_same
 from tests.support.kernel_draws import Draw, check, check_all, compiled, draws, draws_of_fewer_bits
+from tests.support.workload_reference import ACTIVATIONS
 from vggc.kernels.cpu import Machine
 from vggc.kernels.workloads import Conv, Format
 
@@ -86,7 +87,8 @@ def test_draws_reach_all_that_there_is() -> None:
     assert {step for conv in convs for step in conv.stride} == {1, 2, 3, 4}
     assert {conv.input.batch for conv in convs} == {1, 2, 3, 5}
     assert {conv.output.halo for conv in convs} == {0, 1, 2}
-    assert len({conv.act for conv in convs}) == 9
+    assert {conv.act for conv in convs} == {None, *ACTIVATIONS.values()}
+    assert {apart for conv in convs for apart in conv.dilation} == {1, 2, 3}
     assert sum(conv.pool for conv in convs) > 20
     by_winograd = [each for each in found if each.kernel.algorithm.startswith("winograd")]
     assert {each.kernel.knobs["shared"] for each in by_winograd} == {0, 1}
