@@ -68,6 +68,8 @@ OTHERS = {
     "vgg16_loc_pcr": (150_648_544, 15_482_552_320),
     # D's convolutions, 14,714,688 and 15,346,630,656, then conv3-1024 in two groups, fc-1000.
     "vgg16_gap": (18_100_008, 15_810_076_672),
+    # "20.5M", Chen et al. (2015), table 2.
+    "vgg16_d_dilated": (20_505_429, 50_928_085_696),
     # Parameters: the tables of osmr/imgclsmob; their MACs count other layers too.
     "zfnet": (62_357_608, 1_168_032_896),
     # "145 million parameters, 2810 million connections", Sermanet et al. (2014), table 4.
@@ -90,6 +92,7 @@ SIDES = {
     # The sides of the maps from the first layer on, where they change.
     "vgg13_5x5": "224 112 56 28 14 7",
     "vgg16_gap": "224 112 56 28 14",
+    "vgg16_d_dilated": "321 161 81 41",  # an eighth of the pixels, Chen et al. (2015), section 3.1
     "alexnet": "55 27 13 6",
     "zfnet": "110 55 26 13 6",  # Zeiler & Fergus (2014), figure 3
     "overfeat_fast": "56 28 24 12 6",  # Sermanet et al. (2014), table 1
@@ -118,6 +121,7 @@ INCEPTIONS = {
     "5b": (1024, 7, 7),
 }
 OUTPUTS = {
+    "vgg16_d_dilated": {"output": (21, 41, 41)},
     "vgg16_loc_scr": {"output": (4,)},
     "vgg16_loc_pcr": {"output": (4000,)},
     "googlenet_aux": {"output": (1000,), "aux1": (1000,), "aux2": (1000,)},

@@ -40,7 +40,7 @@ __all__ = ["Program", "from_zoo", "load", "with_block", "with_classes", "with_in
 ZOO = (
     ("vgg11", "vgg11_lrn", "vgg13", "vgg16_1x1", "vgg16", "vgg19"),
     ("vgg13_5x5", "vgg16_loc_scr", "vgg16_loc_pcr"),
-    ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg16_gap"),
+    ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg16_gap", "vgg16_d_dilated"),
     ("alexnet", "zfnet", "overfeat_fast", "nin", "googlenet", "googlenet_aux"),
     ("resnet18", "resnet34", "resnet50", "squeezenet", "densenet121", "mobilenet_v1"),
     ("tiny_vgg", "vgg_tiny_cifar", "vgg16_bn_cifar"),
