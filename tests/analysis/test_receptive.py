@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -68,6 +70,37 @@ def test_behind_an_upsampling_a_place_sees_those_that_it_lies_between(
             assert low <= begin + 1
             assert end - 1 <= low + size
             assert end - begin < size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deconv4-2 stride=2 act=none",
+        "deconv3x5-2 stride=2x3 act=none",
+        "conv3-2 stride=2 act=none | deconv4-2 stride=2 padding=0 act=none",
+        "conv3-2 stride=4 act=none | deconv2-2 stride=2 act=none | conv1-2 act=none",
+    ],
+)
+def test_behind_a_transposed_convolution_fields_are_as_large_and_half_a_stride_away(
+    text: str,
+) -> None:
+    graph = graph_of(text, "1x40x42")
+    net = build(graph)
+    for weight in net.parameters():
+        torch.nn.init.constant_(weight, 1.0)
+    x = torch.zeros(1, *graph.input, requires_grad=True)
+    output = net(x)
+    field = receptive_fields(graph)[-1]
+    apart = 4 if "stride=4" in text else 2 if text.startswith("conv3-2 stride=2") else 1
+    sizes = []
+    for row, column in product(range(10, 16), range(10, 16)):
+        (grad,) = torch.autograd.grad(output[0, :, row, column].sum(), x, retain_graph=True)
+        seen = grad[0, 0].nonzero()
+        first, last = seen.min(dim=0).values, seen.max(dim=0).values
+        sizes.append((last - first + 1).tolist())
+        for told, found in zip(field.first((row, column)), first.tolist(), strict=True):
+            assert abs(told - found) <= (apart + 1) // 2
+    assert tuple(map(max, zip(*sizes, strict=True))) == field.size
 
 
 def test_after_a_flatten_or_a_global_pool_the_field_is_that_of_the_whole_map() -> None:

@@ -32,6 +32,7 @@ from tests.support.workload_reference import (
     ELEMENTWISE,
     GROUPED,
     NORMS,
+    PLACES,
     POOLS,
     draws,
     pool,
@@ -68,6 +69,7 @@ WORKLOADS: dict[str, Workload] = {
     **POOLS,
     **ELEMENTWISE,
     **NORMS,
+    **PLACES,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(0, 40))},
 }

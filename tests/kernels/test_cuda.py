@@ -20,6 +20,7 @@ from tests.support.workload_reference import (
     ELEMENTWISE,
     GROUPED,
     NORMS,
+    PLACES,
     POOLS,
     draws,
     sides,
@@ -123,6 +124,7 @@ WORKLOADS: dict[str, Workload] = {
     **POOLS,
     **ELEMENTWISE,
     **NORMS,
+    **PLACES,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
 }

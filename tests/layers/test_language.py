@@ -17,6 +17,7 @@ from vggc.ir.ops import (
     BatchNorm,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     GroupNorm,
     LayerNorm,
     Linear,
@@ -507,6 +508,27 @@ def test_a_layer_says_its_normalisation_and_what_is_added_to_the_variance() -> N
         LayerNorm(0.1),
         LayerNorm(1e-6),
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "padding"),
+    [
+        ("deconv4-8 stride=2", (1, 1, 1, 1)),
+        ("deconv3-8 stride=2", (1, 1, 0, 0)),
+        ("deconv2-8 stride=2", (0, 0, 0, 0)),
+        ("deconv3x7-8 stride=1x4", (1, 2, 1, 1)),
+        ("deconv1-8 stride=3", (0, 0, 0, 0)),
+    ],
+)
+def test_a_transposed_convolution_multiplies_the_map_by_its_stride(
+    word: str, padding: tuple[int, ...]
+) -> None:
+    *_, op, _ = (node.op for node in graph_of(f"{word} | gap").nodes[:3])
+    assert isinstance(op, ConvTranspose2d)
+    assert op.padding == padding
+    if word != "deconv1-8 stride=3":
+        rows, columns = op.stride
+        assert op.output((3, 13, 11)) == (8, 13 * rows, 11 * columns)
 
 
 def test_a_narrower_net_has_as_many_channels_as_its_groups_want() -> None:

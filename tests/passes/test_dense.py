@@ -154,6 +154,7 @@ def test_every_net_of_the_zoo_takes_larger_images(name: str) -> None:
         ("conv3-4 | flatten | layernorm | fc-5", "layernorm", "places of a map one by one"),
         ("conv3-32 norm=group | fc-5", "conv3-32 norm=group", "of a whole map"),
         ("conv3-4 | fc-64 norm=group | fc-5", "fc-64 norm=group", "of a whole map"),
+        ("conv3-4 | deconv4-4 stride=2 | fc-5", "deconv4-4", "that no crop begins at"),
         ("conv3-4 | flatten | softmax", "softmax", "reads the places of a map one by one"),
         ("a: conv3-4 | concat(flatten, gap) | fc-5", "concat", "places of a map one by one"),
         ("a: conv3-4 | b: flatten | fc-5 head features: @b", "flatten", "places of a map"),

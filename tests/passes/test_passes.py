@@ -63,7 +63,10 @@ def test_folding_in_place_gives_the_same_and_takes_no_second_copy(name: str) -> 
     found = folded.weights(trained, in_place=True)
     for key, values in found.items():
         np.testing.assert_array_equal(values, wanted[key])
-        if issubclass(ops_of(folded.graph)[key.rpartition(".")[0]], Conv2d | Linear):
+        node = key.rpartition(".")[0]
+        if node in folded.transposed:  # whose weights have another order
+            continue
+        if issubclass(ops_of(folded.graph)[node], Conv2d | Linear):
             assert key.endswith(".bias") or values is trained[key]
 
 

@@ -18,6 +18,7 @@ from vggc.kernels.workloads import (
     AvgPool,
     Concat,
     Conv,
+    DepthToSpace,
     GroupNorm,
     LayerNorm,
     Layout,
@@ -229,6 +230,20 @@ NORMS: dict[str, Workload] = {
     "pixels of many channels": layer_norm((1, 2, 3, 300), (0, 1)),
     "pixels of few channels": layer_norm((1, 5, 2, 3), (1, 0), RELU),
     "vectors": layer_norm((5, 1, 1, 64)),
+}
+
+PLACES: dict[str, Workload] = {
+    "places of two rows and three columns": DepthToSpace(
+        input=Map(2, 3, 4, 6 * 19, 1), output=Map(2, 5, 10, 19, 2), block=(2, 3), offset=(1, 2)
+    ),
+    "places of groups": DepthToSpace(
+        input=Map(1, 4, 2, 4 * 15),
+        output=Map(1, 8, 3, 15, 1),
+        block=(2, 2),
+        offset=(0, 1),
+        groups=3,
+        act=Activation("silu"),
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Conv2d, Linear, Op, Shape
+from vggc.ir.ops import Conv2d, ConvTranspose2d, Linear, Op, Shape
 
 FLOAT, HALF = 4, 2
 """Bytes of a number, float32 and in 16 bits."""
@@ -132,7 +132,11 @@ def layer_of(graph: Graph, node: Node, course: TrainingSetup) -> NodeMemory:
     sources, element = graph.sources(node), HALF if course.half else FLOAT
     weights = node.op.weights(sources[0])
     trained = sum(weight.size for weight in weights if weight.trained)
-    cast = HALF * trained if course.half and isinstance(node.op, Conv2d | Linear) else 0
+    cast = (
+        HALF * trained
+        if course.half and isinstance(node.op, Conv2d | ConvTranspose2d | Linear)
+        else 0
+    )
     return NodeMemory(
         sum(weight.size for weight in weights),
         trained,

@@ -12,6 +12,7 @@ from vggc.ir.ops import (
     AvgPool2d,
     BatchNorm,
     Conv2d,
+    ConvTranspose2d,
     GroupNorm,
     LayerNorm,
     Linear,
@@ -73,12 +74,12 @@ def manner(ops: tuple[Op, ...]) -> set[str]:
     """Words for normalisation, bias and activation of a layer with weights, given by its ops; relu
     goes unsaid.
     """
-    if not any(isinstance(op, Conv2d | Linear) for op in ops):
+    if not any(isinstance(op, Conv2d | ConvTranspose2d | Linear) for op in ops):
         return set()
     found = {f"norm={NORMS[type(op)]}" for op in ops if type(op) in NORMS}
     functions: list[str] = [op.function for op in ops if isinstance(op, Activation)]
     functions += ["prelu" for op in ops if isinstance(op, PRelu)]
-    if any(isinstance(op, Conv2d | Linear) and not op.bias for op in ops):
+    if any(isinstance(op, Conv2d | ConvTranspose2d | Linear) and not op.bias for op in ops):
         found.add("bias=off")
     if functions != ["relu"]:
         found.add(f"act={functions[0] if functions else 'none'}")
@@ -97,6 +98,9 @@ def _steps_of(op: Op) -> list[str]:
         case Conv2d():
             words = [f"stride={one(op.stride)}"] if op.stride != (1, 1) else []
             words += [f"dilation={one(op.dilation)}"] if op.dilation != (1, 1) else []
+            return [*words, f"groups={op.groups}"] if op.groups != 1 else words
+        case ConvTranspose2d():
+            words = [f"stride={one(op.stride)}"] if op.stride != (1, 1) else []
             return [*words, f"groups={op.groups}"] if op.groups != 1 else words
         case MaxPool2d() | AvgPool2d():
             words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []

@@ -23,6 +23,8 @@ from vggc.ir.ops import (
     Clip,
     Concat,
     Conv2d,
+    ConvTranspose2d,
+    DepthToSpace,
     Dropout,
     Flatten,
     GlobalAvgPool,
@@ -203,6 +205,11 @@ class _Writer:
                 window = {"kernel_shape": conv.kernel, "strides": conv.stride}
                 dilated = {"dilations": conv.dilation} if conv.dilation != (1, 1) else {}
                 make("Conv", **window, **dilated, pads=conv.padding, group=conv.groups)
+            case ConvTranspose2d() as conv:
+                window = {"kernel_shape": conv.kernel, "strides": conv.stride}
+                make("ConvTranspose", **window, pads=conv.padding, group=conv.groups)
+            case DepthToSpace():
+                self.place(node, node.op, reads[0], output)
             case Linear():
                 make("Gemm", transB=1)
             case MaxPool2d():
@@ -270,6 +277,30 @@ class _Writer:
                 raise AssertionError(f"{node.name} has no place in a graph for inference")
             case _:
                 assert_never(node.op)
+
+    def place(self, node: Node, op: DepthToSpace, read: str, output: str) -> None:
+        """The channels of each block of places at these places. ONNX has an operator for square
+        blocks without groups only.
+        """
+        _, height, width = self.graph.source(node)
+        channels, (down, across), (top, left, bottom, right) = node.shape[0], op.block, op.crop
+        blocks = (0, op.groups, down, across, channels // op.groups, height, width)
+        places = (0, channels, height * down, width * across)
+        name = node.name
+        parts = self.emit(
+            "Reshape", [read, self.numbers(f"{name}.blocks", blocks)], f"{name}.parts"
+        )
+        turned = self.emit("Transpose", [parts], f"{name}.turned", perm=(0, 1, 4, 5, 2, 6, 3))
+        whole = self.emit(
+            "Reshape", [turned, self.numbers(f"{name}.places", places)], f"{name}.whole"
+        )
+        limits = {
+            "starts": (top, left),
+            "ends": (height * down - bottom, width * across - right),
+            "axes": (2, 3),
+        }
+        cut = [self.numbers(f"{name}.{key}", values) for key, values in limits.items()]
+        self.emit("Slice", [whole, *cut], output)
 
     def normalise_groups(self, node: Node, op: GroupNorm, reads: list[str], output: str) -> None:
         """Opset 17 has no group normalisation: each group is an instance of its own."""

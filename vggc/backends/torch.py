@@ -26,6 +26,8 @@ from vggc.ir.ops import (
     Clip,
     Concat,
     Conv2d,
+    ConvTranspose2d,
+    DepthToSpace,
     Dropout,
     Flatten,
     GlobalAvgPool,
@@ -98,6 +100,7 @@ class TorchNet(nn.Module):
             {name.rpartition(".")[2]: name for name in graph.weights(node)} for node in graph.nodes
         )
         self.moved: dict[str, tuple[nn.Module, str]] = {}
+        self.inputs = {name: w.inputs for name, w in graph.all_weights.items() if w.inputs}
         # By their full names, `conv1_1.weight`. No attribute of a module has a dot in its name, so
         # that layers may be called as they like; `register_parameter` would refuse the dot.
         for name, weight in graph.all_weights.items():
@@ -188,6 +191,10 @@ def _apply(
             return x
         case Conv2d():
             return _convolved(op, x, weights["weight"], weights.get("bias"))
+        case ConvTranspose2d():
+            return _transposed(op, x, weights["weight"], weights.get("bias"))
+        case DepthToSpace():
+            return _placed(op, x)
         case Linear():
             return F.linear(x, weights["weight"], weights.get("bias"))
         case MaxPool2d():
@@ -264,6 +271,30 @@ def _convolved(op: Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     before = op.padding[:2] if even else (0, 0)
     x = x if even else _padded(x, op.padding)
     return F.conv2d(x, weight, bias, op.stride, before, op.dilation, op.groups)
+
+
+def _transposed(op: ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A transposed convolution. torch takes away as much behind a map as before it, or less by
+    a part of a stride; what is more is cut off afterwards.
+    """
+    before, behind = op.padding[:2], op.padding[2:]
+    left = [a - b for a, b in zip(before, behind, strict=True)]
+    if all(0 <= rest < step for rest, step in zip(left, op.stride, strict=True)):
+        return F.conv_transpose2d(x, weight, bias, op.stride, before, left, op.groups)
+    even = [min(each) for each in zip(before, behind, strict=True)]
+    whole = F.conv_transpose2d(x, weight, bias, op.stride, even, 0, op.groups)
+    top, first, bottom, last = (
+        taken - side for taken, side in zip((*even, *even), op.padding, strict=True)
+    )
+    return _padded(whole, (top, first, bottom, last))
+
+
+def _placed(op: DepthToSpace, x: Tensor) -> Tensor:
+    """The channels of each block of places at these places."""
+    (down, across), (top, left, bottom, right) = op.block, op.crop
+    blocks = x.reshape(len(x), op.groups, down, across, -1, *x.shape[2:])
+    places = blocks.permute(0, 1, 4, 5, 2, 6, 3).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    return _padded(places, (-top, -left, -bottom, -right))
 
 
 def _pooled_by_torch(window: Window) -> bool:

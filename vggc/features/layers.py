@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from vggc.features import diagnostics
 from vggc.ir.graph import Graph, Head, Node
-from vggc.ir.ops import Concat, Conv2d, Dropout, Flatten, GlobalAvgPool, Input, Linear, Softmax
+from vggc.ir.ops import (
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Input,
+    Linear,
+    Softmax,
+)
 from vggc.recipe.layer_names import layer_names, suggestion
 from vggc.support.diagnostics import UserError
 
@@ -72,7 +82,7 @@ def usual_layer(graph: Graph) -> str:
         if head.kind == "features":
             return head.name
     node = graph.nodes[graph.heads[0].node]
-    while not isinstance(node.op, Linear | Conv2d):
+    while not isinstance(node.op, Linear | Conv2d | ConvTranspose2d):
         node = before(graph, node)
     node = before(graph, node)
     while isinstance(node.op, Dropout | Flatten):

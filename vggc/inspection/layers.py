@@ -14,6 +14,7 @@ from vggc.ir.ops import (
     Activation,
     BatchNorm,
     Conv2d,
+    ConvTranspose2d,
     GroupNorm,
     LayerNorm,
     PRelu,
@@ -109,7 +110,8 @@ def last_of_blocks(graph: Graph) -> tuple[MapLayer, ...]:
     found: dict[PixelSteps, MapLayer] = {}
     for index, node in enumerate(graph.nodes):
         shape = _map(node)
-        if not isinstance(node.op, Conv2d) or shape is None or shape[1:] == (1, 1):
+        is_convolution = isinstance(node.op, Conv2d | ConvTranspose2d)
+        if not is_convolution or shape is None or shape[1:] == (1, 1):
             continue
         around = layers.get(node.layer.path[0]) if node.layer.path else None
         is_whole = around is not None and around.field.stride == fields[index].stride

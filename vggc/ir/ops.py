@@ -44,8 +44,6 @@ class Misfit(Exception):
 class Weight:
     """One tensor of an op: what it is for, its shape and how it begins.
 
-    `fan_in` is the number of inputs to one output.
-
     What is not `trained` is gathered while training, as the statistics of a normalisation
     are: it is kept with the others and counted as no parameter. `start` is the value around
     which vectors begin.
@@ -55,6 +53,8 @@ class Weight:
     shape: Shape
     trained: bool = True
     start: float = 0.0
+    inputs: float | None = None
+    """The number of inputs to one output, where the shape `(outputs, inputs, …)` does not tell."""
 
     @property
     def size(self) -> int:
@@ -62,9 +62,9 @@ class Weight:
         return prod(self.shape)
 
     @property
-    def fan_in(self) -> int:
+    def fan_in(self) -> float:
         """The number of inputs to one output."""
-        return prod(self.shape[1:])
+        return prod(self.shape[1:]) if self.inputs is None else self.inputs
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,82 @@ class Conv2d(_Op):
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         return super().saved(element, x) + _copied(self.window(x), x) * element
+
+
+@dataclass(frozen=True)
+class ConvTranspose2d(_Op):
+    """Transposed convolution: weight `(C, K/groups, kh, kw)` and, with `bias`, bias `(K,)`.
+
+    Each value of the input adds its multiple of the kernel to the output, those of neighbours
+    `stride` apart; `padding` is what is then taken away on each side. Source: Dumoulin & Visin
+    2016, chapter 4.
+    """
+
+    channels: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Sides = (0, 0, 0, 0)
+    groups: int = 1
+    bias: bool = True
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, *size = _map(x)
+        if channels % self.groups:
+            raise Misfit(f"{channels} channels come in, which {self.groups} groups do not divide")
+        rows, columns = (
+            (extent - 1) * stride + kernel - before - behind
+            for extent, stride, kernel, before, behind in zip(
+                size, self.stride, self.kernel, self.padding[:2], self.padding[2:], strict=True
+            )
+        )
+        if min(rows, columns) < 1:
+            raise Misfit("its padding takes all of its output away", "leave `padding` out")
+        return (self.channels, rows, columns)
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        shape = (x[0], self.channels // self.groups, *self.kernel)
+        terms = x[0] // self.groups * prod(self.kernel) / prod(self.stride)
+        weight = Weight("weight", shape, inputs=max(1.0, terms))
+        return (weight, Weight("bias", (self.channels,))) if self.bias else (weight,)
+
+    def window(self, x: Shape) -> Window:
+        taps = tuple(-(-k // s) for k, s in zip(self.kernel, self.stride, strict=True))
+        top, left = (
+            k - s - before + (s - 1) // 2
+            for k, s, before in zip(self.kernel, self.stride, self.padding[:2], strict=True)
+        )
+        return Window((taps[0], taps[1]), padding=(top, left, 0, 0), spread=self.stride)
+
+    def macs(self, x: Shape) -> int:
+        return prod(x) * (self.channels // self.groups) * prod(self.kernel)
+
+
+@dataclass(frozen=True)
+class DepthToSpace(_Op):
+    """Channels to places: `(g·s·t·K, H, W)` to `(g·K, s·H, t·W)` for a `block` of s×t places, less
+    what `crop` takes away on each side.
+
+    Channels stand in the order of groups, rows and columns of the block, and channels of a group.
+    No word of the language stands for it: what a transposed convolution ends in where a net is
+    compiled.
+    """
+
+    block: Pair
+    crop: Sides = (0, 0, 0, 0)
+    groups: int = 1
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, height, width = _map(x)
+        (down, across), (top, left, bottom, right) = self.block, self.crop
+        assert channels % (self.groups * down * across) == 0
+        rows, columns = height * down - top - bottom, width * across - left - right
+        return (channels // (down * across), rows, columns)
+
+    def window(self, x: Shape) -> Window:
+        top, left = ((s - 1) // 2 - cut for s, cut in zip(self.block, self.crop[:2], strict=True))
+        return Window(padding=(top, left, 0, 0), spread=self.block)
 
 
 @dataclass(frozen=True)
@@ -714,6 +790,8 @@ class Mul(_Op):
 Op: TypeAlias = (
     Input
     | Conv2d
+    | ConvTranspose2d
+    | DepthToSpace
     | Linear
     | MaxPool2d
     | AvgPool2d

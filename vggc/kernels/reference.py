@@ -21,6 +21,7 @@ from vggc.kernels.workloads import (
     Conv,
     Convert,
     Dense,
+    DepthToSpace,
     GroupNorm,
     LayerNorm,
     Lrn,
@@ -56,6 +57,8 @@ def reference(
             weight, bias = weights
             y = activate(workload.act, products(workload, x, weight) + bias)
             return halved(y, workload.output) if workload.pool else y
+        case DepthToSpace():
+            return activate(workload.act, _placed(workload, x))
         case Dense(source=source):
             weight, bias = weights
             rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)
@@ -145,6 +148,18 @@ def products(conv: Conv, x: Exact, weight: NDArray[Any]) -> Exact:
         for part, own in pairs
     ]
     return np.concatenate(sums, axis=3)
+
+
+def _placed(workload: DepthToSpace, x: Exact) -> Exact:
+    """The places that are made of channels, place by place."""
+    (down, across), (top, left), out = workload.block, workload.offset, workload.output
+    groups = np.split(x, workload.groups, axis=3)
+    y = np.empty((out.batch, out.height, out.width, out.channels))
+    for i, j in np.ndindex(out.height, out.width):
+        (row, within), (column, beside) = divmod(i + top, down), divmod(j + left, across)
+        blocks = [np.split(group[:, row, column], down * across, axis=1) for group in groups]
+        y[:, i, j] = np.concatenate([block[within * across + beside] for block in blocks], axis=1)
+    return y
 
 
 def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:

@@ -211,6 +211,23 @@ class Conv(_OneInput):
 
 
 @dataclass(frozen=True)
+class DepthToSpace(_OneInput):
+    """Channels to places, then an activation: a pixel of `(N, H, W, g·s·t·K)` gives a block of s×t
+    pixels of `(N, s·H, t·W, g·K)`, of which the output begins at row and column `offset`.
+
+    Channels stand in the order of groups, rows and columns of the block, and channels of a group.
+    """
+
+    input: Map
+    output: Map
+    block: Pair
+    offset: Pair
+    groups: int = 1
+    act: Activation | None = None
+    keeps_sign = True
+
+
+@dataclass(frozen=True)
 class Dense(_Workload):
     """A dense layer, `y = x·Wᵀ + b`, and an activation.
 
@@ -503,6 +520,7 @@ class ToNchw(_OneInput):
 
 Workload: TypeAlias = (
     Conv
+    | DepthToSpace
     | Dense
     | MaxPool
     | AvgPool
@@ -565,9 +583,11 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return Softmax2d(source, output)
         case ops.Input() | ops.Conv2d() | ops.Scale() | ops.Linear() | ops.Flatten():
             raise AssertionError(f"{op} is the planner's own")
+        case ops.DepthToSpace():
+            raise AssertionError(f"{op} is the planner's own")
         case ops.Add() | ops.Mul() | ops.Softmax() | ops.GroupNorm() | ops.LayerNorm():
             raise AssertionError(f"{op} is the planner's own")
-        case ops.BatchNorm() | ops.Dropout():
+        case ops.BatchNorm() | ops.Dropout() | ops.ConvTranspose2d():
             raise AssertionError(f"{op} has no place in a folded graph")
         case _:
             assert_never(op)

@@ -11,10 +11,10 @@ from math import lcm
 from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Concat, Conv2d, GroupNorm, Linear, Shape, Shuffle
+from vggc.ir.ops import Concat, Conv2d, ConvTranspose2d, GroupNorm, Linear, Shape, Shuffle
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
-from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
+from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Deconv, Fc, Kind
 from vggc.layers.names import LayerNames
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed, nearest
 from vggc.support.source import Source, Span
@@ -124,13 +124,13 @@ def with_width(net: Net, factor: float) -> Net:
     widths, groups = _fitting(graph, factor, outputs)
 
     def change(layer: _Occurrence) -> Body | None:
-        if layer.kind not in (Conv, Fc) or layer.name in outputs:
+        if layer.kind not in (Conv, Deconv, Fc) or layer.name in outputs:
             return None
         changed = _with_width(layer.layer, widths[layer.name])
         if layer.name in groups:
             span = layer.layer.span
             number = Number(groups[layer.name], span=span)
-            changed = _with_options(changed, Conv, (Option("groups", number, span=span),))
+            changed = _with_options(changed, layer.kind, (Option("groups", number, span=span),))
         return (changed,)
 
     return _changed(net, change)
@@ -172,21 +172,21 @@ def _scaled(
         reads = [channels[read] for read in node.inputs]
         name = node.layer.name
         match node.op:
-            case Conv2d() | Linear() if name in kept:
+            case Conv2d() | ConvTranspose2d() | Linear() if name in kept:
                 width = node.shape[0]
-            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+            case Conv2d() | ConvTranspose2d() as conv if _is_depthwise(conv, graph.source(node)):
                 groups[name] = reads[0]
                 width = conv.channels // conv.groups * reads[0]
-            case Conv2d() | Linear():
+            case Conv2d() | ConvTranspose2d() | Linear():
                 unit = multiples.get(name, 1)
                 width = unit * max(1, int(node.shape[0] * factor / unit + 0.5))
             case Concat():
                 width = sum(reads)
             case _:
                 width = reads[0] if reads else node.shape[0]
-        if isinstance(node.op, Conv2d | Linear):
+        if isinstance(node.op, Conv2d | ConvTranspose2d | Linear):
             widths[name] = width
-        if isinstance(node.op, Conv2d) and name not in groups:
+        if isinstance(node.op, Conv2d | ConvTranspose2d) and name not in groups:
             is_parted = reads[0] % node.op.groups == width % node.op.groups == 0
             misfits |= set() if is_parted else {index}
         if isinstance(node.op, GroupNorm | Shuffle) and width % node.op.groups:
@@ -195,7 +195,7 @@ def _scaled(
     return _Scaled(widths, groups, frozenset(misfits))
 
 
-def _is_depthwise(conv: Conv2d, source: Shape) -> bool:
+def _is_depthwise(conv: Conv2d | ConvTranspose2d, source: Shape) -> bool:
     return 1 < conv.groups == source[0]
 
 
@@ -213,9 +213,11 @@ def _multiples(
         made = frozenset[str]().union(*(makers[read] for read in node.inputs))
         name = node.layer.name
         match node.op:
-            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)) and name not in kept:
+            case Conv2d() | ConvTranspose2d() as conv if (
+                _is_depthwise(conv, graph.source(node)) and name not in kept
+            ):
                 pass
-            case Conv2d(groups=groups):
+            case Conv2d(groups=groups) | ConvTranspose2d(groups=groups):
                 own = frozenset([name])
                 if index in unfit:
                     needs += [(made, groups), (own, groups)]
@@ -243,7 +245,7 @@ def _owners(graph: Graph) -> list[str | None]:
     """For each node the layer whose weights give its value; None behind a join or an input."""
     found: list[str | None] = []
     for node in graph.nodes:
-        if isinstance(node.op, Conv2d | Linear):
+        if isinstance(node.op, Conv2d | ConvTranspose2d | Linear):
             found.append(node.layer.name)
         else:
             found.append(found[node.inputs[0]] if len(node.inputs) == 1 else None)
@@ -254,9 +256,9 @@ def _widths(graph: Graph) -> dict[str, int]:
     """The channels or features that each layer with weights gives."""
     ops = ((node.layer.name, node.op) for node in graph.nodes)
     return {
-        name: op.channels if isinstance(op, Conv2d) else op.features
+        name: op.features if isinstance(op, Linear) else op.channels
         for name, op in ops
-        if isinstance(op, Conv2d | Linear)
+        if isinstance(op, Conv2d | ConvTranspose2d | Linear)
     }
 
 

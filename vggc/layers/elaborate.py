@@ -454,9 +454,10 @@ class _Reader:
                 diagnostics.MissingSize(word, self.kind.name, what, example, place=self.word)
             )
         elif "width" in missing:
-            what = "output channels" if self.kind is Conv else "output features"
+            on_maps = "size" in self.kind.params()
+            what = "output channels" if on_maps else "output features"
             stem = word.rstrip("-")
-            example = f"{stem}-{64 if self.kind is Conv else 4096}"
+            example = f"{stem}-{64 if on_maps else 4096}"
             self.found.append(
                 diagnostics.MissingWidth(word, self.kind.name, what, example, place=self.word)
             )

@@ -25,6 +25,7 @@ from vggc.ir.ops import (
     Clip,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dropout,
     Flatten,
     GlobalAvgPool,
@@ -342,6 +343,73 @@ class Conv(Kind):
             or _slope_clash(self.act, self.slope)
             or self.recipe_clash()
         )
+
+
+@dataclass(frozen=True)
+class Deconv(Kind):
+    name = "deconv"
+    doc = (
+        "Transposed convolution, which makes a map larger, then a normalisation if asked, an "
+        "activation."
+    )
+    example = "deconv4-64 stride=2"
+    trains = True
+
+    size: Pair = _extents("rows and columns of the kernel")
+    width: int = _width("output channels")
+    stride: Pair = _extents("how far apart neighbours of the input come to stand", (1, 1))
+    padding: Sides | None = _padding(
+        "rows and columns that are taken away of the output",
+        None,
+        "what is more than the stride times the input, half of it, what is odd above and left",
+    )
+    groups: int = _param(
+        "groups of channels; each output sees the inputs of its own group",
+        WholeNumber(1, MAX_WIDTH),
+        1,
+    )
+    bias: bool | float = _bias()
+    norm: str = _norm()
+    eps: float | None = _norm_eps()
+    act: str | None = _act()
+    slope: float | None = _slope()
+    init: str | None = _init()
+    std: float | None = _std()
+    lr: float = _lr()
+
+    def expand(self, x: Shape) -> Expansion:
+        conv = ConvTranspose2d(
+            channels=self.width,
+            kernel=self.size,
+            stride=self.stride,
+            padding=_multiplying(self.size, self.stride) if self.padding is None else self.padding,
+            groups=self.groups,
+            bias=bool(self.bias),
+        )
+        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
+        return (("", conv), *after)
+
+    def clash(self) -> Clash | None:
+        if self.width % self.groups:
+            return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
+        sides = self.padding or NO_PADDING
+        for size, *taken in zip(self.size, sides[:2], sides[2:], strict=True):
+            if max(taken) >= size:
+                reason = f"a kernel of {size} has no more to take away"
+                return Clash("padding", reason, f"at most {size - 1}, less than the size")
+        return (
+            _eps_clash(self.norm, self.eps)
+            or _slope_clash(self.act, self.slope)
+            or self.recipe_clash()
+        )
+
+
+def _multiplying(kernel: Pair, stride: Pair) -> Sides:
+    """What is to be taken away of a transposed convolution's output, so that it is its stride times
+    as high and wide as the input.
+    """
+    rows, columns = (max(0, k - s) for k, s in zip(kernel, stride, strict=True))
+    return rows - rows // 2, columns - columns // 2, rows // 2, columns // 2
 
 
 def _keeping(kernel: Pair, dilation: Pair) -> Sides:
@@ -786,6 +854,7 @@ class MulKind(JoinKind):
 
 KINDS: tuple[type[Kind], ...] = (
     Conv,
+    Deconv,
     Pool,
     AvgPool,
     PadKind,
@@ -816,6 +885,11 @@ BY_WORD: dict[str, type[Kind]] = {
 ELSEWHERE = {
     "conv2d": "conv",
     "convolution": "conv",
+    "conv_transpose": "deconv",
+    "convtranspose": "deconv",
+    "transposed": "deconv",
+    "deconvolution": "deconv",
+    "upconv": "deconv",
     "dense": "fc",
     "linear": "fc",
     "max_pool": "pool",

@@ -6,16 +6,20 @@ artifact holds; the weights follow from the graph and the trained weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import BatchNorm, Conv2d, Linear, Scale
+from vggc.ir.ops import BatchNorm, Conv2d, ConvTranspose2d, Linear, Scale
 from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
 from vggc.passes.rewrite import without
+from vggc.passes.transposed import repeated, weight_of, with_convolutions_alone
+
+FOLDING = Conv2d | ConvTranspose2d | Linear | Scale
+"""What takes in a normalisation or scale that alone reads it."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,13 @@ class Folded:
     absorbed: dict[str, tuple[Node, ...]]
     """The normalisations and scales in a convolution, linear layer or scale, in order, by its
     name."""
+    transposed: dict[str, ConvTranspose2d] = field(default_factory=dict)
+    """The transposed convolutions that convolutions stand for, by their names."""
 
     def weights(self, trained: Weights, *, in_place: bool = False) -> Weights:
         """The weights of the folded graph from the trained ones, which are overwritten where they
-        are to be folded `in_place`.
+        are to be folded `in_place`; those of transposed convolutions are put into another order,
+        which takes a copy.
 
         Computed in float64 and rounded once.
         """
@@ -41,6 +48,9 @@ class Folded:
             match node.op:
                 case Conv2d() | Linear() | Scale():
                     weight, bias, scales = self._folded(node, trained, *shapes.values())
+                    if op := self.transposed.get(node.name):
+                        weight, bias = weight_of(op, weight), repeated(op, bias)
+                        scales = None if scales is None else repeated(op, scales)
                     if scales is not None:
                         into = weight if in_place else np.empty_like(weight)
                         for index, factor in enumerate(scales):
@@ -58,6 +68,8 @@ class Folded:
         are some, and its bias.
         """
         absorbed = self.absorbed.get(node.name, ())
+        if op := self.transposed.get(node.name):
+            bias_shape = (op.channels,)
         bias = np.zeros(bias_shape, np.float32)
         if absorbed and absorbed[0].name == node.name:
             weight = np.ones(shape, np.float32)
@@ -82,7 +94,8 @@ class Folded:
 
 
 def fold(graph: Graph) -> Folded:
-    """Drops dropout, folds every batch normalisation and scale, gives a bias to what has none.
+    """Drops dropout, folds every batch normalisation and scale, gives a bias to what has none, and
+    puts convolutions in the place of transposed ones.
 
     A normalisation or scale goes into the convolution or linear layer that it alone reads; any
     other is or becomes a `Scale`, which takes in those behind it in its turn. Folding a folded
@@ -99,7 +112,7 @@ def fold(graph: Graph) -> Folded:
             continue
         (read,) = node.inputs
         alone = readers[read] == (index,) and read not in heads
-        foldable = read in owners or isinstance(graph.nodes[read].op, Conv2d | Linear | Scale)
+        foldable = read in owners or isinstance(graph.nodes[read].op, FOLDING)
         if alone and foldable:
             owners[index] = owners.get(read, read)
         elif isinstance(node.op, BatchNorm):
@@ -109,13 +122,15 @@ def fold(graph: Graph) -> Folded:
         name = graph.nodes[owner].name
         absorbed[name] = (*absorbed.get(name, ()), graph.nodes[index])
     changed = replace(graph, nodes=tuple(map(_ready, graph.nodes)))
-    return Folded(without(changed, lambda index: owners.get(index, index) != index), absorbed)
+    left = without(changed, lambda index: owners.get(index, index) != index)
+    whole, transposed = with_convolutions_alone(left)
+    return Folded(whole, absorbed, transposed)
 
 
 def _ready(node: Node) -> Node:
     """A node with a bias, or as the scale that a normalisation is."""
     match node.op:
-        case Conv2d() | Linear() | Scale():
+        case Conv2d() | ConvTranspose2d() | Linear() | Scale():
             return replace(node, op=replace(node.op, bias=True))
         case BatchNorm():
             return replace(node, op=Scale())

@@ -84,6 +84,7 @@ MEANINGS: dict[BoxLook, str] = {
 LOOKS: dict[str, BoxLook] = {
     "input": "input",
     "conv": "conv",
+    "deconv": "conv",
     "pool": "pool",
     "avgpool": "pool",
     "gap": "pool",

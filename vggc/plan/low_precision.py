@@ -23,6 +23,7 @@ from vggc.kernels.workloads import (
     Conv,
     Convert,
     Dense,
+    DepthToSpace,
     Format,
     GroupNorm,
     LayerNorm,
@@ -175,6 +176,7 @@ class _Rewriter:
                 | AvgPool()
                 | Pad()
                 | Lrn()
+                | DepthToSpace()
                 | GroupNorm()
                 | LayerNorm()
                 | Pointwise()

@@ -15,6 +15,7 @@ from vggc.ir.ops import (
     Activation,
     Add,
     Conv2d,
+    DepthToSpace,
     Flatten,
     GroupNorm,
     Input,
@@ -186,6 +187,18 @@ class _Planner:
                 (source,) = self.maps(node)
                 layer_norm = workloads.LayerNorm(source, self.map(last), eps, act)
                 self.emit(last, layer_norm, self.reads(node), node)
+            case DepthToSpace(block=block, crop=(top, left, _, _), groups=groups):
+                last, act = self.fused(index)
+                (source,) = self.maps(node)
+                places = workloads.DepthToSpace(
+                    input=source,
+                    output=self.map(last),
+                    block=block,
+                    offset=(top, left),
+                    groups=groups,
+                    act=act,
+                )
+                self.emit(last, places, self.reads(node))
             case Flatten():
                 self.flatten(index, node)
             case Softmax():

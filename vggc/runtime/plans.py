@@ -17,6 +17,7 @@ from vggc.kernels.workloads import (
     AvgPool,
     Concat,
     Conv,
+    DepthToSpace,
     Format,
     GroupNorm,
     LayerNorm,
@@ -118,7 +119,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
             return True
         case Add() | Mul() | Concat() | Shuffle() | Upsample() | Pad():
             return True
-        case GroupNorm() | LayerNorm():
+        case DepthToSpace() | GroupNorm() | LayerNorm():
             return True
         case Conv():
             return workload.groups > 1

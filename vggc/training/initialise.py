@@ -9,6 +9,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from vggc.backends.torch import TorchNet
 from vggc.data.draws import Stream, torch_seed
 from vggc.ir.layer_recipe import UNSAID, LayerRecipe
 from vggc.recipe.layers import init_of
@@ -29,18 +30,25 @@ def initialise(
     seed gives the same weights on every device.
     """
     random = torch.Generator().manual_seed(torch_seed(seed, Stream.INITIALISATION))
+    inputs = module.inputs if isinstance(module, TorchNet) else {}
     for name, parameter in module.named_parameters():
         said = layers.get(name, UNSAID)
         if parameter.dim() >= 2:
-            parameter.copy_(draw(tuple(parameter.shape), init_of(said, init), random))
+            shape = tuple(parameter.shape)
+            parameter.copy_(draw(shape, init_of(said, init), random, inputs.get(name)))
         elif name.split(".")[-1] == "bias":
             parameter.fill_(said.bias)
 
 
-def draw(shape: tuple[int, ...], init: Init, random: torch.Generator) -> Tensor:
-    """Random weights float32 of a shape (outputs, inputs, *window)."""
-    window = prod(shape[2:])
-    fan_in, fan_out = shape[1] * window, shape[0] * window
+def draw(
+    shape: tuple[int, ...], init: Init, random: torch.Generator, inputs: float | None = None
+) -> Tensor:
+    """Random weights float32 of a shape (outputs, inputs, *window); or, where the `inputs` to one
+    output are told, of a transposed convolution's, (inputs, outputs, *window).
+    """
+    fan_out, fan_in = (float(each * prod(shape[2:])) for each in shape[:2])
+    if inputs is not None:
+        fan_in, fan_out = inputs, fan_in
     weights = torch.empty(shape)
     match init:
         case Glorot():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear
+from vggc.ir.ops import Conv2d, ConvTranspose2d, Dropout, Flatten, Linear
 
 OWN = "vggc"
 KERAS_CONV = re.compile(r"conv(\d+)_(\d+)")
@@ -54,7 +54,7 @@ def torchvision_names(graph: Graph) -> dict[str, str]:
         match node.op:
             case Linear():
                 part = "classifier"
-            case Conv2d():
+            case Conv2d() | ConvTranspose2d():
                 part = "features"
             case Dropout() if _classifies(graph.nodes[index + 1 :]):
                 part = "classifier"

@@ -27,6 +27,7 @@ from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.norm import NormGroups, NormPixels
 from vggc.kernels.cpu.pad import PadRows
+from vggc.kernels.cpu.places import PlacesRows
 from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
 from vggc.kernels.cpu.softmax import Softmax2dRows, SoftmaxRows
 from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
@@ -61,6 +62,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     LrnRows,
     NormGroups,
     NormPixels,
+    PlacesRows,
     PointwiseRows,
     PReluRows,
     AddRows,

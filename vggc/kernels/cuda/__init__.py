@@ -19,6 +19,7 @@ from vggc.kernels.cuda.mma_image import MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches
 from vggc.kernels.cuda.norm import NormRows, NormWarps
 from vggc.kernels.cuda.pad import PadThreads
+from vggc.kernels.cuda.places import PlacesThreads
 from vggc.kernels.cuda.segment_dense import SegmentGemv
 from vggc.kernels.cuda.segments import ConvertSegments, MaxPoolSegments
 from vggc.kernels.cuda.small import (
@@ -74,6 +75,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     LrnThreads,
     NormRows,
     NormWarps,
+    PlacesThreads,
     PointwiseThreads,
     PReluThreads,
     AddThreads,
