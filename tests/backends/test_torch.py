@@ -77,3 +77,44 @@ def test_dropout_is_active_in_training_only() -> None:
     x = torch.ones(1, 1, 8, 8)
     assert sorted(net.train()(x).unique().tolist()) == [0.0, 2.0]
     assert net.eval()(x).equal(x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_stochastic_pool_draws_values_as_often_as_they_are_large(
+    layout: torch.memory_format,
+) -> None:
+    net = build(graph_of("stochasticpool", "4x6x6")).train()
+    torch.manual_seed(1)
+    window = torch.tensor([[0.0, 1.0], [3.0, -2.0]])
+    images = window.repeat(500, 4, 3, 3).to(memory_format=layout).requires_grad_()
+    result = net(images)
+    assert result.unique().tolist() == [1, 3]
+    deviation = (0.25 * 0.75 / result.numel()) ** 0.5
+    assert float((result == 3).float().mean()) == pytest.approx(0.75, abs=5 * deviation)
+    drawn = (result == 3).double().detach() - 0.75  # neighbours know nothing of each other
+    for dim in range(4):
+        assert float((drawn * drawn.roll(1, dim)).mean()) == pytest.approx(0, abs=5 * deviation)
+    result.sum().backward()
+    assert images.grad is not None
+    assert torch.equal(images.grad.sum((2, 3)), torch.full((500, 4), 9.0))
+    assert not images.grad[images == 0].any()
+
+
+def test_a_stochastic_pool_of_nothing_above_zero_is_zero_and_moves_nothing() -> None:
+    net = build(graph_of("stochasticpool3 padding=1", "2x5x5"))
+    for training in (True, False):
+        images = -torch.rand(2, 2, 5, 5).requires_grad_()
+        result = net.train(training)(images)
+        (grad,) = torch.autograd.grad(result.sum(), images)
+        assert not result.any()
+        assert not grad.any()
+
+
+def test_a_part_of_a_batch_is_drawn_as_within_the_whole() -> None:
+    net = build(graph_of("stochasticpool3 stride=2", "3x9x8")).train()
+    images = torch.rand(6, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(5)
+    whole = net(images)
+    torch.manual_seed(5)
+    net.whole = BatchRows(torch.tensor([1, 4, 5]), 6)
+    assert torch.equal(net(images[[1, 4, 5]]), whole[[1, 4, 5]])

@@ -34,6 +34,7 @@ from tests.support.workload_reference import (
     NORMS,
     PLACES,
     POOLS,
+    STOCHASTIC_POOLS,
     draws,
     pool,
 )
@@ -70,6 +71,7 @@ WORKLOADS: dict[str, Workload] = {
     **ELEMENTWISE,
     **NORMS,
     **PLACES,
+    **STOCHASTIC_POOLS,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(0, 40))},
 }

@@ -22,6 +22,7 @@ from tests.support.workload_reference import (
     NORMS,
     PLACES,
     POOLS,
+    STOCHASTIC_POOLS,
     draws,
     sides,
     weight_shapes,
@@ -125,6 +126,7 @@ WORKLOADS: dict[str, Workload] = {
     **ELEMENTWISE,
     **NORMS,
     **PLACES,
+    **STOCHASTIC_POOLS,
     **OTHERS,
     **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
 }

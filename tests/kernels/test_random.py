@@ -32,6 +32,7 @@ ALGORITHMS = {
     "pad",
     "pixels",
     "rows",
+    "squares",
     "walk",
     "window",
     "winograd2",

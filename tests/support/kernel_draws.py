@@ -46,6 +46,7 @@ from vggc.kernels.workloads import (
     Map,
     MaxPool,
     Pad,
+    StochasticPool,
     Workload,
 )
 
@@ -242,7 +243,7 @@ def draw_dense(rng: random.Random, lanes: int) -> Workload | None:
 
 
 def draw_pool(rng: random.Random, lanes: int) -> Workload | None:
-    kind = rng.choice([MaxPool, AvgPool])
+    kind = rng.choice([MaxPool, AvgPool, StochasticPool])
     kernel, stride, _ = window(rng)
     if rng.random() < 0.4:
         kernel = stride = (2, 2)

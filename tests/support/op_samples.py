@@ -49,6 +49,8 @@ SAMPLES = {
     "avgpool5 stride=4 padding=2 border=zeros round=up",
     "pads": "pad padding=1x0x2x3 | conv3-4 padding=0 | pad padding=2x3 border=reflect | "
     "pad padding=0x4x3x0 border=wrap | pad padding=3 border=edge",
+    "stochasticpool": "stochasticpool3 stride=2 | conv3-20 act=none | stochasticpool",
+    "stochasticpool_rounded_up": "stochasticpool3x2 stride=2 padding=1x0x0x1 round=up | conv3-2",
     "gap": "conv3-4 | gap",
     "gap_then_fc": "conv3-9 | gap | fc-6 | fc-5 | softmax",
     "lrn": "conv3-9 | lrn",

@@ -30,6 +30,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     Softmax2d,
+    StochasticPool,
     Upsample,
     Workload,
 )
@@ -86,7 +87,7 @@ def grouped(
 
 
 def pool(
-    kind: type[MaxPool] | type[AvgPool],
+    kind: type[MaxPool | AvgPool | StochasticPool],
     shape: Shape,
     kernel: Pair,
     stride: Pair,
@@ -96,7 +97,7 @@ def pool(
     behind: Pair | None = None,
     *,
     counts: bool = False,
-) -> MaxPool | AvgPool:
+) -> MaxPool | AvgPool | StochasticPool:
     """A pool of the map `(N, H, W, C)`; `halos` of its input and output. What pads below and right
     of the map is as much as above and left of it, or `behind`; a mean may count it.
     """
@@ -232,6 +233,14 @@ NORMS: dict[str, Workload] = {
     "vectors": layer_norm((5, 1, 1, 64)),
 }
 
+STOCHASTIC_POOLS: dict[str, Workload] = {
+    f"weighted {name}": pool(StochasticPool, *arguments)
+    for name, arguments in {
+        "2×2": ((2, 8, 6, 20), (2, 2), (2, 2), (0, 0), False, (0, 1)),
+        "3×2, padded, the rest a window": ((1, 8, 9, 37), (3, 2), (2, 2), (1, 0), True, (1, 2)),
+        "of the whole map": ((1, 7, 7, 70), (7, 7), (1, 1), (0, 0), False, (1, 0)),
+    }.items()
+}
 PLACES: dict[str, Workload] = {
     "places of two rows and three columns": DepthToSpace(
         input=Map(2, 3, 4, 6 * 19, 1), output=Map(2, 5, 10, 19, 2), block=(2, 3), offset=(1, 2)

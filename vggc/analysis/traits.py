@@ -22,6 +22,7 @@ from vggc.ir.ops import (
     Pair,
     PRelu,
     Shuffle,
+    StochasticPool2d,
     Upsample,
 )
 
@@ -102,7 +103,7 @@ def _steps_of(op: Op) -> list[str]:
         case ConvTranspose2d():
             words = [f"stride={one(op.stride)}"] if op.stride != (1, 1) else []
             return [*words, f"groups={op.groups}"] if op.groups != 1 else words
-        case MaxPool2d() | AvgPool2d():
+        case MaxPool2d() | AvgPool2d() | StochasticPool2d():
             words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []
             counts = isinstance(op, AvgPool2d) and op.counts_padding and any(op.padding)
             return [*words, "border=zeros"] if counts else words

@@ -36,6 +36,7 @@ from vggc.ir.ops import (
     MaxPool2d,
     Mul,
     Pad2d,
+    Pool2d,
     PRelu,
     Scale,
     Shape,
@@ -43,6 +44,7 @@ from vggc.ir.ops import (
     Sides,
     Softmax,
     Softmax2d,
+    StochasticPool2d,
     Upsample,
 )
 from vggc.ir.weights import Weights
@@ -216,6 +218,8 @@ class _Writer:
                 make("MaxPool", **self.placed(node, node.op))
             case AvgPool2d():
                 self.average(node, node.op, reads, output)
+            case StochasticPool2d():
+                self.weigh(node, node.op, reads, output)
             case Pad2d(padding=padding, border="wrap"):
                 self.wrap(node, padding, reads[0], output)
             case Pad2d(padding=padding, border=border):
@@ -382,14 +386,14 @@ class _Writer:
             name = output if number == len(others) else f"{node.name}.product{number}"
             product = self.emit("Mul", [product, factor], name)
 
-    def placed(self, node: Node, op: MaxPool2d | AvgPool2d) -> dict[str, Any]:
+    def placed(self, node: Node, op: Pool2d) -> dict[str, Any]:
         """The attributes that say where the windows of a pool lie, the last one's overhang written
         out.
         """
         pads = [max(0, far) for far in self.reach(node, op)]
         return {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
 
-    def reach(self, node: Node, op: MaxPool2d | AvgPool2d) -> Sides:
+    def reach(self, node: Node, op: Pool2d) -> Sides:
         """How far the windows of a pool reach beyond each side of what it reads."""
         source, (_, *count) = self.graph.source(node), node.shape
         return op.window(source).beyond((source[1], source[2]), (count[0], count[1]))
@@ -406,6 +410,19 @@ class _Writer:
             placed |= {"pads": further}
         counted = int(op.counts_padding and not any(further))
         self.emit("AveragePool", reads, output, count_include_pad=counted, **placed)
+
+    def weigh(self, node: Node, op: StochasticPool2d, reads: list[str], output: str) -> None:
+        """The mean of each window weighted by its own values, as a quotient of means."""
+
+        def mean(name: str, read: str) -> str:
+            placed = self.placed(node, op)
+            return self.emit("AveragePool", [read], f"{node.name}.{name}", **placed)
+
+        values = self.emit("Relu", reads, f"{node.name}.values")
+        squares = self.emit("Mul", [values, values], f"{node.name}.squares")
+        least = self.constant(f"{node.name}.least", np.finfo(np.float32).tiny)
+        sums = self.emit("Max", [mean("means", values), least], f"{node.name}.divisors")
+        self.emit("Div", [mean("weighted", squares), sums], output)
 
     def pad(self, name: str, padding: Sides, border: Border, read: str, output: str) -> str:
         """A map with rows and columns around it."""

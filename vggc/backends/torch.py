@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from operator import attrgetter, mul
 from typing import Any, TypeAlias, assert_never
 
@@ -40,12 +41,14 @@ from vggc.ir.ops import (
     Mul,
     Op,
     Pad2d,
+    Pool2d,
     PRelu,
     Scale,
     Shuffle,
     Sides,
     Softmax,
     Softmax2d,
+    StochasticPool2d,
     Upsample,
     Window,
 )
@@ -201,6 +204,8 @@ def _apply(
             return _largest(op, x)
         case AvgPool2d():
             return _averaged(op, x)
+        case StochasticPool2d():
+            return _drawn(op, x, whole) if training else _weighted(op, x)
         case Pad2d(padding=padding, border=border):
             return _padded(x, padding, border)
         case GlobalAvgPool():
@@ -323,7 +328,50 @@ def _averaged(op: AvgPool2d, x: Tensor) -> Tensor:
     return sums / torch.outer(rows, columns).to(sums)
 
 
-def _reach(op: MaxPool2d | AvgPool2d, x: Tensor) -> Sides:
+def _weighted(op: StochasticPool2d, x: Tensor) -> Tensor:
+    """The mean of each window weighted by its own values."""
+    values = _padded(x.relu(), _reach(op, x))
+    means = F.avg_pool2d(values, op.kernel, op.stride)
+    squares = F.avg_pool2d(values.square(), op.kernel, op.stride)
+    return squares / means.clamp(min=torch.finfo(means.dtype).tiny)
+
+
+def _drawn(op: StochasticPool2d, x: Tensor, whole: BatchRows | None) -> Tensor:
+    """A value of each window, drawn with a probability in proportion to itself: the first at which
+    the sum of those up to it exceeds a number between zero and the sum of all.
+    """
+    values = _padded(x.relu(), _reach(op, x))
+    (_, rows, columns), (down, right) = op.output(tuple(x.shape[1:])), op.stride
+    windows = [
+        values[
+            :, :, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right
+        ]
+        .detach()
+        .float()
+        for i, j in product(*map(range, op.kernel))
+    ]
+    total = sum(windows[1:], start=windows[0])
+    count = whole.total if whole else len(x)
+    share = torch.rand((count, *total.shape[1:]), device=x.device)
+    share = share[whole.rows] if whole else share
+    # A share is below 1, and its product with the sum may be rounded to the sum.
+    least = torch.minimum(share * total, torch.nextafter(total, torch.zeros_like(total)))
+    before, passed = torch.zeros_like(total), torch.zeros_like(total, dtype=torch.int64)
+    for window in windows[:-1]:
+        before = before + window
+        passed += before <= least
+    width = values.shape[3]
+    corner = (
+        torch.arange(rows, device=x.device)[:, None] * (down * width)
+        + torch.arange(columns, device=x.device) * right
+    )
+    place = corner + passed // op.kernel[1] * width + passed % op.kernel[1]
+    found = values.flatten(2).gather(2, place.flatten(2)).view(total.shape)
+    is_last = not x.is_contiguous()
+    return found.contiguous(memory_format=torch.channels_last) if is_last else found
+
+
+def _reach(op: Pool2d, x: Tensor) -> Sides:
     """How far the windows of a pool reach beyond each side of a map."""
     shape = tuple(x.shape[1:])
     _, *size = shape

@@ -29,7 +29,7 @@ from vggc.analysis.outline import (
 from vggc.analysis.receptive import PixelSteps
 from vggc.analysis.report import Report
 from vggc.analysis.traits import Traits, one, steps_of
-from vggc.ir.ops import AvgPool2d, MaxPool2d, describe
+from vggc.ir.ops import AvgPool2d, MaxPool2d, Pool2d, describe
 
 MANY_ALIKE = 8
 """More equal layers in a row are written once, with their number."""
@@ -275,7 +275,7 @@ def _last(item: OutlineItem) -> OutlineStep | Join:
 
 
 def _is_pool(step: OutlineStep) -> bool:
-    return isinstance(step.ops[0], MaxPool2d | AvgPool2d)
+    return isinstance(step.ops[0], Pool2d)
 
 
 @dataclass(frozen=True)

@@ -387,6 +387,24 @@ class Pad2d(_Op):
 
 
 @dataclass(frozen=True)
+class StochasticPool2d(_Pool2d):
+    """While training, a value of each window that is drawn with a probability in proportion to
+    itself; else the mean of the window weighted by its own values, `Σa² / Σa`, and 0 where these
+    are. Values below zero count as zero, as does what lies beyond the border.
+
+    Source: Zeiler & Fergus 2013, sections 3.1 and 3.2.
+    """
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        index = 8  # the place of each value that is drawn; beside it what is at least zero
+        return prod(self.output(x)) * (element + index) + prod(x) * element
+
+
+Pool2d: TypeAlias = MaxPool2d | AvgPool2d | StochasticPool2d
+"""What takes one value of each window."""
+
+
+@dataclass(frozen=True)
 class GlobalAvgPool(_Op):
     """The mean of each whole channel: `(C, H, W)` to `(C,)`. Source: Lin et al. 2014, 3.2."""
 
@@ -795,6 +813,7 @@ Op: TypeAlias = (
     | Linear
     | MaxPool2d
     | AvgPool2d
+    | StochasticPool2d
     | Pad2d
     | GlobalAvgPool
     | BatchNorm

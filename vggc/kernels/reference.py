@@ -5,7 +5,7 @@ No command needs it. It is written to be read, not to be fast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, TypeAlias, assert_never
 
@@ -34,6 +34,7 @@ from vggc.kernels.workloads import (
     Shuffle,
     Softmax,
     Softmax2d,
+    StochasticPool,
     ToNchw,
     ToNhwc,
     Upsample,
@@ -67,6 +68,8 @@ def reference(
             return _pooled(workload, x)
         case Pad():
             return _padded(workload, x)
+        case StochasticPool():
+            return _pooled(workload, x)
         case Lrn(size=size, alpha=alpha, beta=beta, k=k):
             before = size // 2
             squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
@@ -162,9 +165,11 @@ def _placed(workload: DepthToSpace, x: Exact) -> Exact:
     return y
 
 
-def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:
+def _pooled(pool: MaxPool | AvgPool | StochasticPool, x: Exact) -> Exact:
     out = pool.output
-    combine = np.max if isinstance(pool, MaxPool) else np.mean
+    combine: Callable[..., Any] = np.max if isinstance(pool, MaxPool) else np.mean
+    if isinstance(pool, StochasticPool):
+        combine = _weighted
     y = np.empty((out.batch, out.height, out.width, out.channels))
     for i, j in np.ndindex(out.height, out.width):
         top = i * pool.stride[0] - pool.padding[0]
@@ -177,6 +182,13 @@ def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:
             count = (min(bottom, ends[0]) - top) * (min(right, ends[1]) - left)
             y[:, i, j] = window.sum((1, 2)) / count
     return y
+
+
+def _weighted(x: Exact, axis: tuple[int, ...]) -> Exact:
+    """The mean along axes of values, weighted by themselves, of which those below zero are zero."""
+    values = np.maximum(x, 0)
+    total = values.sum(axis)
+    return _exact((values**2).sum(axis) / np.where(total > 0, total, 1))
 
 
 def _padded(pad: Pad, x: Exact) -> Exact:

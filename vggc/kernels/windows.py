@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.workloads import AvgPool, MaxPool
+from vggc.kernels.workloads import AvgPool, MaxPool, StochasticPool
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class WindowAxis:
         return (self.positions - 1) * self.stride - self.padding + self.kernel
 
 
-def axes(pool: MaxPool | AvgPool) -> tuple[WindowAxis, WindowAxis]:
+def axes(pool: MaxPool | AvgPool | StochasticPool) -> tuple[WindowAxis, WindowAxis]:
     """Where the windows of a pool lie along rows and along columns."""
     return _axis(pool, 0), _axis(pool, 1)
 
 
-def _axis(pool: MaxPool | AvgPool, axis: int) -> WindowAxis:
+def _axis(pool: MaxPool | AvgPool | StochasticPool, axis: int) -> WindowAxis:
     source, out = pool.input, pool.output
     counted = pool.counted if isinstance(pool, AvgPool) else None
     return WindowAxis(

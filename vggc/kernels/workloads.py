@@ -299,6 +299,28 @@ class AvgPool(_OneInput):
     counted: Pair | None = None
 
 
+LEAST_SUM = 2.0**-126
+"""Stands for the sum of a window of zeros, which is divided by: the least normal float32."""
+
+
+@dataclass(frozen=True)
+class StochasticPool(_OneInput):
+    """The mean of each window weighted by its own values, `Σa² / Σa`, and 0 where these are; values
+    below zero count as zero, as does what lies beyond the map's border.
+
+    Windows are placed as in `MaxPool`. Source: Zeiler & Fergus 2013, section 3.2.
+    """
+
+    input: Map
+    output: Map
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+    def may_be_negative(self, reads: bool) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Pad(_OneInput):
     """The map with rows and columns around it, of which so many above and left of it."""
@@ -524,6 +546,7 @@ Workload: TypeAlias = (
     | Dense
     | MaxPool
     | AvgPool
+    | StochasticPool
     | Pad
     | Lrn
     | GroupNorm
@@ -562,6 +585,8 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
                 padding=padding[:2],
                 counted=counted,
             )
+        case ops.StochasticPool2d(kernel=kernel, stride=stride, padding=padding):
+            return StochasticPool(source, output, kernel, stride, padding[:2])
         case ops.Pad2d(padding=(top, left, _, _), border=border):
             return Pad(source, output, (top, left), border)
         case ops.GlobalAvgPool():

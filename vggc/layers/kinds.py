@@ -38,6 +38,7 @@ from vggc.ir.ops import (
     Op,
     Pad2d,
     Pair,
+    Pool2d,
     PRelu,
     Scale,
     Scaling,
@@ -46,6 +47,7 @@ from vggc.ir.ops import (
     Sides,
     Softmax,
     Softmax2d,
+    StochasticPool2d,
     Upsample,
     Window,
 )
@@ -422,7 +424,7 @@ def _keeping(kernel: Pair, dilation: Pair) -> Sides:
 class _Pool(Kind):
     """What the pools over windows share; `op` is what they do in each."""
 
-    op: ClassVar[type[MaxPool2d | AvgPool2d]]
+    op: ClassVar[type[Pool2d]]
     scheme = "pool{block}"
     ends_block = True
 
@@ -443,7 +445,7 @@ class _Pool(Kind):
     def expand(self, x: Shape) -> Expansion:
         return (("", self.pool()),)
 
-    def pool(self) -> MaxPool2d | AvgPool2d:
+    def pool(self) -> Pool2d:
         """The op that the layer stands for."""
         stride = self.stride or self.size
         return self.op(self.size, stride, self.padding, self.round == "up")
@@ -472,10 +474,21 @@ class AvgPool(_Pool):
         "ignore",
     )
 
-    def pool(self) -> MaxPool2d | AvgPool2d:
+    def pool(self) -> Pool2d:
         op = super().pool()
         assert isinstance(op, AvgPool2d)
         return replace(op, counts_padding=self.border == "zeros")
+
+
+@dataclass(frozen=True)
+class StochasticPool(_Pool):
+    name = "stochasticpool"
+    doc = (
+        "A value of each window that is drawn in training, with a probability in proportion to "
+        "itself; else the mean weighted by the values. What is below zero counts as zero."
+    )
+    example = "stochasticpool3 stride=2"
+    op = StochasticPool2d
 
 
 @dataclass(frozen=True)
@@ -857,6 +870,7 @@ KINDS: tuple[type[Kind], ...] = (
     Deconv,
     Pool,
     AvgPool,
+    StochasticPool,
     PadKind,
     Gap,
     Fc,
@@ -894,6 +908,7 @@ ELSEWHERE = {
     "linear": "fc",
     "max_pool": "pool",
     "avg_pool": "avgpool",
+    "stochastic_pool": "stochasticpool",
     "global_avg_pool": "gap",
     "drop": "dropout",
     "prob": "softmax",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vggc.ir.graph import Graph, Head
-from vggc.ir.ops import AvgPool2d, Input, MaxPool2d, Pair
+from vggc.ir.ops import Input, Pair, Pool2d
 from vggc.passes.dense import DenseGraph, Positions, resized
 from vggc.passes.heads import ancestors, with_heads
 from vggc.support.diagnostics import Diagnostic, UserError
@@ -77,7 +77,7 @@ def last_pool(graph: Graph) -> int | None:
     pools = (
         index
         for index, node in enumerate(graph.nodes)
-        if isinstance(node.op, MaxPool2d | AvgPool2d) and node.op.stride != (1, 1)
+        if isinstance(node.op, Pool2d) and node.op.stride != (1, 1)
     )
     return max(pools, default=None)
 

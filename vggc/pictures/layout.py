@@ -87,6 +87,7 @@ LOOKS: dict[str, BoxLook] = {
     "deconv": "conv",
     "pool": "pool",
     "avgpool": "pool",
+    "stochasticpool": "pool",
     "gap": "pool",
     "upsample": "resize",
     "fc": "fc",

@@ -35,6 +35,7 @@ from vggc.kernels.workloads import (
     Pointwise,
     PRelu,
     Shuffle,
+    StochasticPool,
     ToNhwc,
     Upsample,
     Workload,
@@ -174,6 +175,7 @@ class _Rewriter:
             case (
                 MaxPool()
                 | AvgPool()
+                | StochasticPool()
                 | Pad()
                 | Lrn()
                 | DepthToSpace()

@@ -28,6 +28,7 @@ from vggc.kernels.workloads import (
     Pointwise,
     PRelu,
     Shuffle,
+    StochasticPool,
     ToNhwc,
     Upsample,
     Workload,
@@ -119,7 +120,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
             return True
         case Add() | Mul() | Concat() | Shuffle() | Upsample() | Pad():
             return True
-        case DepthToSpace() | GroupNorm() | LayerNorm():
+        case DepthToSpace() | GroupNorm() | LayerNorm() | StochasticPool():
             return True
         case Conv():
             return workload.groups > 1

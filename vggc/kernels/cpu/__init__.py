@@ -30,6 +30,7 @@ from vggc.kernels.cpu.pad import PadRows
 from vggc.kernels.cpu.places import PlacesRows
 from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
 from vggc.kernels.cpu.softmax import Softmax2dRows, SoftmaxRows
+from vggc.kernels.cpu.stochastic import StochasticWindows
 from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
 from vggc.kernels.cpu.winograd_bf16 import Winograd2Bfloat16
 from vggc.kernels.cpu.winograd_int16 import Winograd4Int16
@@ -58,6 +59,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     ColumnsUint8,
     SmallWindow,
     LargeWindow,
+    StochasticWindows,
     PadRows,
     LrnRows,
     NormGroups,

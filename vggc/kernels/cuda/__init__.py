@@ -38,6 +38,7 @@ from vggc.kernels.cuda.small import (
     ToNhwcThreads,
     UpsampleThreads,
 )
+from vggc.kernels.cuda.stochastic import StochasticThreads
 from vggc.kernels.cuda.wgmma import WgmmaPatches
 from vggc.kernels.workloads import Choice, Kernel, Workload
 
@@ -71,6 +72,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     PoolThreads,
     MaxPoolSegments,
     GlobalMean,
+    StochasticThreads,
     PadThreads,
     LrnThreads,
     NormRows,
