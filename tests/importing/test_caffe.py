@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,11 +22,13 @@ from tests.support.foreign_files import (
     varint,
     written,
 )
-from tests.support.foreign_fuzz import CAFFE, accidents_of_caffe
+from tests.support.foreign_fuzz import SMALL_CAFFE, accidents_of_caffe
 from tests.support.foreign_nets import VGG16_PROTOTXT, vgg16_arrays
 from vggc.importing.caffe import read_caffe
 from vggc.importing.foreign import Foreign
+from vggc.preprocessing.presets import CAFFE
 from vggc.support.diagnostics import UserError
+from vggc_runtime.preprocessing import Preprocessing
 
 INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { %s } } }\n'
 MAP = INPUT % "dim: 1 dim: 4 dim: 7 dim: 6"
@@ -379,6 +382,51 @@ def test_layers_of_training_are_left_out_and_told(tmp_path: Path) -> None:
     assert foreign.notes[0] == left_out + "`data`, `z`, `w`, `loss`, `accuracy`"
 
 
+COLOUR = INPUT % "dim: 1 dim: 3 dim: 224 dim: 224" + layer("ReLU")
+DATA = 'layer { name: "d" type: "Data" top: "d" include { phase: TRAIN } transform_param { %s } }\n'
+
+
+def preprocessing(tmp_path: Path, text: str) -> Preprocessing | None:
+    return net(tmp_path, text).facts.preprocessing
+
+
+def test_without_a_word_pictures_are_bgr_less_imagenets_mean(tmp_path: Path) -> None:
+    assert preprocessing(tmp_path, COLOUR) == CAFFE.at((3, 224, 224))
+    assert "nothing tells how pictures are prepared" in net(tmp_path, COLOUR).notes[0]
+    assert preprocessing(tmp_path, COLOUR.replace("dim: 3", "dim: 1")) is None
+
+
+def test_a_transformation_of_training_tells_how_pictures_are_prepared(tmp_path: Path) -> None:
+    """Of values from 0 to 255, less a mean, times a scale."""
+    told = (
+        "mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.017 crop_size: 224 mirror: true"
+    )
+    found = preprocessing(tmp_path, DATA % told + COLOUR)
+    assert found is not None
+    assert found.order == "bgr"
+    pixels = np.array([[[30, 60, 90]]], np.uint8)
+    red, green, blue = 30, 60, 90
+    expected = [(blue - 104) * 0.017, (green - 117) * 0.017, (red - 123) * 0.017]
+    picture = Image.fromarray(np.broadcast_to(pixels, (300, 300, 3)).copy())
+    np.testing.assert_allclose(found.of_picture(picture)[0, :, 9, 9], expected, rtol=1e-4)
+
+
+def test_one_mean_is_that_of_all_channels(tmp_path: Path) -> None:
+    grey = COLOUR.replace("dim: 3", "dim: 1")
+    found = preprocessing(tmp_path, DATA % "scale: 0.00390625" + grey)
+    assert found is not None
+    assert (found.mean, found.std, found.order) == ((0.0,), (256 / 255,), "rgb")
+    means = preprocessing(tmp_path, DATA % "mean_value: 51" + COLOUR)
+    assert means is not None
+    assert means.mean == (0.2, 0.2, 0.2)
+
+
+@pytest.mark.parametrize("told", ["mean_value: 1e300", "scale: -1", "scale: 1e-300"])
+def test_a_transformation_out_of_range_is_refused(tmp_path: Path, told: str) -> None:
+    with pytest.raises(UserError):
+        net(tmp_path, DATA % told + COLOUR)
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -485,4 +533,4 @@ def test_a_broken_file_of_weights_is_refused(tmp_path: Path, data: bytes, told: 
 
 def test_accidents_end_in_a_net_or_in_a_message(tmp_path: Path) -> None:
     """`python -m tests.support.foreign_fuzz 10000` has more of them."""
-    assert accidents_of_caffe(tmp_path, CAFFE, 300, seed=0) == 300
+    assert accidents_of_caffe(tmp_path, SMALL_CAFFE, 300, seed=0) == 300

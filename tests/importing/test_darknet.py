@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.support.foreign_files import arrays_of, darknet_weights, outputs, written
-from tests.support.foreign_fuzz import DARKNET, accidents_of_darknet
+from tests.support.foreign_fuzz import SMALL_DARKNET, accidents_of_darknet
 from tests.support.foreign_nets import VGG16_CFG, vgg16_arrays
 from vggc.importing.darknet import read_darknet
 from vggc.importing.foreign import Foreign
 from vggc.support.diagnostics import UserError
+from vggc_runtime.preprocessing import Preprocessing
 
 NET = "[net]\nheight=8\nwidth=7\nchannels=4\n"
 Shapes = Sequence[tuple[int, ...]]
@@ -273,6 +274,22 @@ def test_comments_spaces_and_repeated_keys_are_read_as_darknet_does(tmp_path: Pa
     assert foreign.tensors["convolutional0.weight"].shape == (6, 4, 1, 1)
 
 
+def test_pictures_are_from_0_to_1_unless_a_crop_adjusts_them(tmp_path: Path) -> None:
+    def found(text: str) -> Preprocessing:
+        how = net(tmp_path, text, []).facts.preprocessing
+        assert how is not None
+        return how
+
+    crop = "[crop]\ncrop_height=6\ncrop_width=6\n"
+    plain = found("[avgpool]\n")
+    assert (plain.size, plain.scale) == ((8, 7), None)
+    assert (plain.mean, plain.std) == ((0.0,) * 4, (1.0,) * 4)
+    adjusted = found(crop + "[avgpool]\n")
+    assert (adjusted.size, adjusted.scale) == ((6, 6), 7)
+    assert (adjusted.mean, adjusted.std) == ((0.5,) * 4, (0.5,) * 4)
+    assert found(crop + "noadjust=1\n[avgpool]\n").mean == (0.0,) * 4
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -354,4 +371,4 @@ def test_a_file_without_a_header_is_refused(tmp_path: Path, head: bytes) -> None
 
 def test_accidents_end_in_a_net_or_in_a_message(tmp_path: Path) -> None:
     """`python -m tests.support.foreign_fuzz 10000` has more of them."""
-    assert accidents_of_darknet(tmp_path, DARKNET, 300, seed=0) == 300
+    assert accidents_of_darknet(tmp_path, SMALL_DARKNET, 300, seed=0) == 300

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.foreign_files import arrays_of, caffemodel, outputs, written
-from tests.support.foreign_fuzz import CAFFE, DARKNET, Sound
+from tests.support.foreign_fuzz import SMALL_CAFFE, SMALL_DARKNET, Sound
 from vggc.importing.caffe import read_caffe
 from vggc.importing.darknet import read_darknet
 from vggc.importing.foreign import Foreign
@@ -64,7 +64,7 @@ def compare(foreign: Foreign, theirs: Any) -> None:
     np.testing.assert_allclose(found.ravel(), expected.ravel(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("sound", [CAFFE, GOOGLE])
+@pytest.mark.parametrize("sound", [SMALL_CAFFE, GOOGLE])
 def test_a_net_of_caffes_computes_what_opencv_computes(tmp_path: Path, sound: Sound) -> None:
     definition = written(tmp_path, "net.prototxt", sound.definition)
     weights = written(tmp_path, "net.caffemodel", sound.weights)
@@ -76,10 +76,10 @@ def test_a_net_of_darknets_computes_what_opencv_computes(tmp_path: Path) -> None
     """OpenCV adds 1e-6 to variances, below the root, which is neither Darknet's way, and reads no
     dense layers of maps.
     """
-    convolutions, _ = DARKNET.definition.split("[connected]")
+    convolutions, _ = SMALL_DARKNET.definition.split("[connected]")
     definition = written(tmp_path, "net.cfg", convolutions + "[avgpool]\n[softmax]\ngroups=1\n")
     dense = 4 * (2 + 2 * 36)
-    weights = written(tmp_path, "net.weights", DARKNET.weights[:-dense])
+    weights = written(tmp_path, "net.weights", SMALL_DARKNET.weights[:-dense])
     foreign = read_darknet(definition, weights)
     for node in foreign.model.graph.node:
         for attribute in node.attribute:

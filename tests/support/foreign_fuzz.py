@@ -47,7 +47,7 @@ _ARRAYS = {
     "s": [(4,), (4,)],
     "f": [(2, 128), (2,)],
 }
-CAFFE = Sound(_PROTOTXT, caffemodel(arrays_of(_ARRAYS)))
+SMALL_CAFFE = Sound(_PROTOTXT, caffemodel(arrays_of(_ARRAYS)))
 
 _CFG = (
     """
@@ -89,7 +89,7 @@ groups=1
 """
 )
 _SHAPES = [(4,), (4,), (4,), (4,), (4, 3, 3, 3), (4,), (4, 2, 1, 1), (2,), (2, 36)]
-DARKNET = Sound(
+SMALL_DARKNET = Sound(
     _CFG,
     darknet_weights(
         each for (each,) in arrays_of({str(at): [s] for at, s in enumerate(_SHAPES)}).values()
@@ -156,8 +156,8 @@ def main() -> None:
     """Reads as many of each kind as the first argument tells."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     with tempfile.TemporaryDirectory() as folder:
-        caffe = accidents_of_caffe(Path(folder), CAFFE, count, seed=1)
-        darknet = accidents_of_darknet(Path(folder), DARKNET, count, seed=1)
+        caffe = accidents_of_caffe(Path(folder), SMALL_CAFFE, count, seed=1)
+        darknet = accidents_of_darknet(Path(folder), SMALL_DARKNET, count, seed=1)
     print(f"{caffe:,} of Caffe's and {darknet:,} of Darknet's ended in a net or a message")
 
 

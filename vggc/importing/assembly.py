@@ -76,6 +76,11 @@ class Assembly:
             return value
         return self.node("Flatten", [value], (1, prod(value.shape)), f"{name}.flat", axis=1)
 
+    def read_tensors(self) -> dict[str, ForeignTensor]:
+        """The tensors that nodes read."""
+        read = {name for node in self.nodes for name in node.input}
+        return {name: tensor for name, tensor in self.tensors.items() if name in read}
+
     def model(self, outputs: Sequence[Wire]) -> onnx.ModelProto:
         """The graph, which gives these values."""
         graph = helper.make_graph(

@@ -22,9 +22,12 @@ from vggc.importing.foreign import Foreign, ForeignTensor
 from vggc.importing.numbers_file import FLOAT32, NumbersFile, absent
 from vggc.importing.prototext import Message, Scalar, read_message
 from vggc.ir.ops import Pair, Shape
+from vggc.preprocessing.presets import CAFFE, COLOURS
 from vggc.support.diagnostics import UserError, did_you_mean, listed
 from vggc.support.source import Span
+from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.files import sha256
+from vggc_runtime.preprocessing import Preprocessing
 
 V1_WORDS = """
 ABSVAL ACCURACY ARGMAX BNLL CONCAT CONTRASTIVE_LOSS CONVOLUTION DATA DECONVOLUTION DROPOUT
@@ -142,14 +145,13 @@ def read_caffe(definition: Path, weights: Path | None = None) -> Foreign:
     numbers = None if weights is None else NumbersFile.at(weights)
     reader = _CaffeNet(net, numbers)
     outputs = reader.built()
-    shape = reader.graph.inputs[0].shape
-    assert len(shape) == 4
     return Foreign(
         model=reader.graph.model(outputs),
-        tensors=reader.graph.tensors,
+        tensors=reader.graph.read_tensors(),
         name=net.text("name") or definition.stem,
         files=tuple(str(each) for each in (definition, weights) if each is not None),
         sha256=sha256(definition),
+        facts=reader.facts(),
         no_engine="Caffe is not at hand",
         notes=tuple(reader.notes),
         has_weights=weights is not None,
@@ -170,7 +172,9 @@ class _CaffeNet:
         self.unread: dict[str, None] = {}
         self.labels: set[str] = set()
         self.batch = 1
-        self.layers = self._used(list(self._all_layers()))
+        layers = list(self._all_layers())
+        self.layers = self._used(layers)
+        self.transform = _transform(layers, self.layers)
         self.readers = self._readers()
 
     def built(self) -> list[Wire]:
@@ -188,6 +192,39 @@ class _CaffeNet:
         if others:
             self.notes.append(f"weights of layers that the definition has not: {listed(others)}")
         return outputs
+
+    def facts(self) -> WeightFacts:
+        """How pictures are prepared, as `transform_param` tells, or as most nets of Caffe have it.
+
+        Source: DataTransformer::Transform in data_transformer.cpp: (value − mean) · scale, of
+        values from 0 to 255, in BGR.
+        """
+        _, channels, height, width = self.graph.inputs[0].shape
+        told = self.transform
+        if told.has("mean_file"):
+            self.notes.append(f"the mean in {told.text('mean_file')} is not read")
+        means, scale = told.reals("mean_value"), told.real("scale", 1.0)
+        if not means and not told.has("scale"):
+            if channels != COLOURS:
+                return WeightFacts()
+            self.notes.append("nothing tells how pictures are prepared: BGR less ImageNet's mean")
+            return WeightFacts(CAFFE.at((channels, height, width)))
+        if len(means) not in (0, 1, channels):
+            place = told.places("mean_value")[0]
+            raise wrong(place, f"{len(means)} `mean_value`", f"there are {channels} channels")
+        if scale <= 0:
+            raise wrong(told.places("scale")[0], "`scale` is above 0", "this is not")
+        means = (means or [0.0]) * (channels if len(means) < 2 else 1)
+        how = Preprocessing(
+            size=(height, width),
+            scale=CAFFE.at((COLOURS, height, width)).scale,
+            mean=tuple(mean / 255 for mean in means),
+            std=(1 / (255 * scale),) * channels,
+            order="bgr" if channels == COLOURS else "rgb",
+        )
+        if problem := how.problem((channels, height, width)):
+            raise wrong(told.place, "`transform_param` is out of range", problem)
+        return WeightFacts(how)
 
     # -- which layers there are
 
@@ -863,6 +900,12 @@ def _is_included(layer: Message) -> bool:
     if layer.has("include"):
         return any(met(rule) for rule in layer.messages("include"))
     return not any(met(rule) for rule in layer.messages("exclude"))
+
+
+def _transform(layers: list[CaffeLayer], used: list[CaffeLayer]) -> Message:
+    """What a layer tells of its pictures: one of those that are used, or else one of training."""
+    messages = [each.message for each in (*used, *layers) if each.message.has("transform_param")]
+    return messages[0].message("transform_param") if messages else Message(layers[0].place)
 
 
 def _is_per_channel(scale: CaffeLayer) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 
@@ -21,9 +21,12 @@ from vggc.importing.foreign import Foreign, ForeignTensor
 from vggc.importing.numbers_file import FLOAT32, NumberRun, NumbersFile, absent
 from vggc.importing.prototext import MAX_TEXT, read_text, real_in
 from vggc.ir.ops import Pair, Shape
+from vggc.preprocessing.presets import DARKNET
 from vggc.support.diagnostics import UserError, listed, nearest
 from vggc.support.source import Source, Span
+from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.files import sha256
+from vggc_runtime.preprocessing import Preprocessing
 
 KINDS = {
     "avg": "avgpool",
@@ -170,10 +173,11 @@ def read_darknet(
         numbers.require_all_taken()
     return Foreign(
         model=reader.graph.model([output]),
-        tensors=reader.graph.tensors,
+        tensors=reader.graph.read_tensors(),
         name=definition.stem,
         files=tuple(str(each) for each in (definition, weights) if each is not None),
         sha256=sha256(definition),
+        facts=WeightFacts(reader.preprocessing()),
         no_engine="Darknet is not at hand",
         notes=tuple(reader.notes),
         has_weights=weights is not None,
@@ -269,8 +273,7 @@ class _DarknetNet:
         self.notes: list[str] = []
         self.made: list[Wire] = []
         self.is_normalised = False
-        self.spread = (0.0, 1.0)
-        """The values of the net's input for black and for white."""
+        self.crop: CfgSection | None = None
 
     def built(self, layers: Sequence[CfgSection]) -> Wire:
         """The net's output, once all layers are in the graph."""
@@ -282,6 +285,7 @@ class _DarknetNet:
         if not layers:
             raise wrong(self.net.place, "the net has no layers", "nothing is computed")
         if layers[0].kind == "crop":
+            self.crop = layers[0]
             sides = self._cropped(layers[0], sides)
         wire = self.graph.image("data", (1, *sides))
         for index, layer in enumerate(layers):
@@ -306,9 +310,22 @@ class _DarknetNet:
         if any(part > side for part, side in zip(parts, size, strict=True)):
             reason = "a part is at most as large as the whole"
             raise wrong(layer.place, "[crop] is larger than the net's pictures", reason)
-        if not layer.whole("noadjust", 0):
-            self.spread = (-1.0, 1.0)
         return [channels, *parts]
+
+    def preprocessing(self) -> Preprocessing:
+        """How pictures are prepared: values from 0 to 1, or from -1 where a [crop] adjusts them.
+
+        Source: `forward_crop_layer` in crop_layer.c.
+        """
+        _, channels, height, width = self.graph.inputs[0].shape
+        how = DARKNET.at((channels, height, width))
+        if self.crop is None:
+            return how
+        scale = max(self.net.whole("width", 0, 0, MAX_SIDE), height, width)
+        if self.crop.whole("noadjust", 0):
+            return replace(how, scale=scale)
+        half = (0.5,) * channels
+        return replace(how, scale=scale, mean=half, std=half)
 
     def _add(self, index: int, layer: CfgSection, read: Wire) -> Wire:
         name = f"{layer.kind}{index}"

@@ -39,6 +39,57 @@ class NumbersUnfit(Diagnostic):
     hint: str = ""
 
 
+class PackageMissing(Diagnostic):
+    """A package of modules that is not there, or does not start."""
+
+    title = "{spec}: the package {package} cannot be imported"
+    label = "{reason}"
+    help = "pip install {package}"
+    spec: str
+    package: str
+    reason: str
+
+
+class NoSuchModule(Diagnostic):
+    title = "{package} has no net `{name}`"
+    label = "{reason}"
+    help = "{hint}"
+    package: str
+    name: str
+    reason: str
+    hint: str
+
+
+class ModuleWithoutWords(Diagnostic):
+    """An operator of a module that the language has no word for."""
+
+    title = "{spec}: vggc has no word for {what}"
+    label = "it is in `{where}` of the module"
+    help = "{hint}"
+    spec: str
+    what: str
+    where: str
+    hint: str
+
+
+class ModuleUntraceable(Diagnostic):
+    title = "{spec}: torch cannot trace this module"
+    label = "{reason}"
+    help = "its code decides by values, or it does not take one batch of pictures"
+    spec: str
+    reason: str
+
+
+class StateUnfit(Diagnostic):
+    title = "{path} does not hold the weights of {spec}"
+    label = "{reason}"
+    help = "{hint}"
+    path: str
+    spec: str
+    reason: str
+    hint: str = ""
+
+
 def wrong(place: Span, what: str, reason: str, hint: str = "") -> UserError:
     """An error about what stands at a place of a definition."""
     return UserError(DefinitionWrong(what, reason, hint, place=place))
