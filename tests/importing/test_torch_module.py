@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from vggc.importing.torch_module import is_module, read_module
+from vggc.importing.readers import is_module, read_net
+from vggc.importing.torch_module import read_module
 from vggc.support.diagnostics import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -131,6 +132,15 @@ def test_weights_of_a_file_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     safetensors.torch.save_file(state(6), path)
     assert (read_module("timm:vgg_small", path).tensors["4.bias"].read() == 6).all()
+
+
+def test_a_module_is_named_where_files_are(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(state(6), path)
+    assert read_net(["timm:vgg_small"]).name == "vgg_small"
+    assert (read_net(["timm:vgg_small", str(path)]).tensors["4.bias"].read() == 6).all()
+    with pytest.raises(UserError):
+        read_net([str(path), "timm:vgg_small"])
 
 
 def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def import_net(options: ImportOptions, say: Callable[[str], None]) -> Imported:
     if options.out is not None:
         for path in _targets(options.out):
             check_target(path)
-    foreign = read_net(options.files)
+    foreign = read_net(options.files, options.size)
     if options.out is not None:
         foreign = replace(foreign, name=options.out.name)
     out = options.out or Path(identifier(foreign.name, 60))

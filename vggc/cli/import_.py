@@ -41,9 +41,11 @@ def command(
 ) -> None:
     """Write a net of another framework as a spec and its weights.
 
-    FILES are an ONNX file (model.onnx), or a definition of Caffe's or Darknet's with its weights
-    (deploy.prototxt net.caffemodel, net.cfg net.weights). The net is compared with the original
-    where the engine of that is installed. Exit code 1 means that they differ.
+    FILES are an ONNX file (model.onnx), a definition of Caffe's or Darknet's with its weights
+    (deploy.prototxt net.caffemodel, net.cfg net.weights), or the name of a net of a package that is
+    installed (torchvision:vgg16, timm:vgg16_bn), with a file of its weights or without. The net is
+    compared with the original where the engine of that is installed. Exit code 1 means that they
+    differ.
     """
     from vggc.api.import_ import ImportOptions, import_net
 

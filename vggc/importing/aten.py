@@ -35,7 +35,7 @@ class NoOperatorError(Exception):
 
 
 @dataclass
-class _Cell:
+class _Slot:
     """A value in memory, which an operator may change in its place.
 
     `shares` are other values that are seen in the same memory. Once one of them has changed in its
@@ -43,7 +43,7 @@ class _Cell:
     """
 
     held: Wire | str
-    shares: list[_Cell]
+    shares: list[_Slot]
     is_stale: bool = False
 
 
@@ -78,7 +78,7 @@ class _Translation:
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
         self.graph = Assembly()
-        self.cells: dict[Node, _Cell] = {}
+        self.cells: dict[Node, _Slot] = {}
         signature = program.graph_signature
         self.names: Mapping[str, str] = {
             **signature.inputs_to_parameters,
@@ -92,7 +92,7 @@ class _Translation:
         for node in self.program.graph.nodes:
             match node.op:
                 case "placeholder":
-                    self.cells[node] = _Cell(self.placeholder(node), [])
+                    self.cells[node] = _Slot(self.placeholder(node), [])
                 case "call_function":
                     self.call(node)
                 case "output":
@@ -150,14 +150,14 @@ class _Translation:
             self.cells[node] = cell
         elif call.name in VIEWS and first is not None:
             base = self.cells[first]
-            seen = _Cell(wire, [base, *base.shares])
+            seen = _Slot(wire, [base, *base.shares])
             for other in seen.shares:
                 other.shares.append(seen)
             self.cells[node] = seen
         else:
-            self.cells[node] = _Cell(wire, [])
+            self.cells[node] = _Slot(wire, [])
 
-    def split(self, node: Node, arguments: Mapping[str, Any]) -> list[_Cell]:
+    def split(self, node: Node, arguments: Mapping[str, Any]) -> list[_Slot]:
         """The parts of a value, one node each."""
         read = self.wire(arguments["self"], _where(node))
         axis = arguments["dim"] % len(read.shape)
@@ -170,7 +170,7 @@ class _Translation:
                 for role, number in (("starts", start), ("ends", end), ("axes", axis))
             ]
             wire = self.graph.node("Slice", [read, *limits], shape, _where(node))
-            cells.append(_Cell(wire, []))
+            cells.append(_Slot(wire, []))
             start = end
         return cells
 
@@ -228,7 +228,7 @@ class _Translation:
 
 # ---------------------------------------------------------------- operators by name
 
-Rule: TypeAlias = Callable[[_Translation, AtenCall], Wire]
+AtenRule: TypeAlias = Callable[[_Translation, AtenCall], Wire]
 
 
 def _convolution(net: _Translation, call: AtenCall) -> Wire:
@@ -377,7 +377,7 @@ def _concatenation(net: _Translation, call: AtenCall) -> Wire:
     return net.node(call, "Concat", *reads, axis=call["dim"] % len(call.shape))
 
 
-def _arithmetic(op: str) -> Rule:
+def _arithmetic(op: str) -> AtenRule:
     """Two values, of which the second may be a number or a parameter."""
 
     def rule(net: _Translation, call: AtenCall) -> Wire:
@@ -397,11 +397,11 @@ def _arithmetic(op: str) -> Rule:
     return rule
 
 
-def _activation(op: str, **attributes: Any) -> Rule:
+def _activation(op: str, **attributes: Any) -> AtenRule:
     return lambda net, call: net.node(call, op, net.read(call), **attributes)
 
 
-def _clipped(low: str, high: str) -> Rule:
+def _clipped(low: str, high: str) -> AtenRule:
     """Values within limits, which are arguments by these names, or numbers."""
 
     def rule(net: _Translation, call: AtenCall) -> Wire:
@@ -482,7 +482,7 @@ def _group_norm(net: _Translation, call: AtenCall) -> Wire:
     )  # fmt: skip
 
 
-def _upsampled(mode: str) -> Rule:
+def _upsampled(mode: str) -> AtenRule:
     def rule(net: _Translation, call: AtenCall) -> Wire:
         read = net.read(call)
         if call.arguments.get("align_corners"):
@@ -525,7 +525,7 @@ VIEWS = (
 )
 """Operators that may give what they read, seen in another way."""
 
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, AtenRule] = {
     "adaptive_avg_pool2d": _adaptive_pool,
     "add": _arithmetic("Add"),
     "alias": _same,

@@ -11,6 +11,7 @@ from vggc.importing.darknet import read_darknet
 from vggc.importing.diagnostics import ForeignUnreadable, NoNetIn, WhatTogether
 from vggc.importing.foreign import Foreign
 from vggc.importing.onnx_file import is_onnx, read_onnx
+from vggc.ir.ops import Pair
 from vggc.support.diagnostics import UserError
 from vggc_runtime.files import open_file
 
@@ -27,11 +28,24 @@ DEFINED: Mapping[FileForm, Callable[[Path, Path | None], Foreign]] = {
 """The readers of definitions, which take a file of weights besides."""
 
 
-def read_net(named: Sequence[str]) -> Foreign:
-    """The net that files hold together.
+PACKAGES = ("torchvision", "timm")
+"""Packages whose nets are named: `torchvision:vgg16`."""
+
+
+def is_module(word: str) -> bool:
+    """Whether a word names a net of one of the packages."""
+    package, sign, _ = word.partition(":")
+    return bool(sign) and package in PACKAGES
+
+
+def read_net(named: Sequence[str], size: Pair | None = None) -> Foreign:
+    """The net that files hold together, or the one of a package that is named, with the weights in
+    a file or without. `size` (H, W) is that of pictures, where the net leaves it open.
 
     Raises: UserError where there is none in them, they do not belong together, or are damaged.
     """
+    if any(map(is_module, named)):
+        return _module(named, size)
     forms = [(Path(each), form_of(Path(each))) for each in named]
     definitions = [(path, form) for path, form in forms if form != "weights"]
     weights = [path for path, form in forms if form == "weights"]
@@ -42,6 +56,18 @@ def read_net(named: Sequence[str]) -> Foreign:
             return DEFINED[form](path, weights[0] if weights else None)
         case [], [path]:
             raise UserError(NoNetIn(str(path)))
+        case _:
+            raise UserError(WhatTogether(", ".join(named)))
+
+
+def _module(named: Sequence[str], size: Pair | None) -> Foreign:
+    from vggc.importing.torch_module import read_module
+
+    match named:
+        case [spec] if is_module(spec):
+            return read_module(spec, size=size)
+        case [spec, weights] if is_module(spec):
+            return read_module(spec, Path(weights), size)
         case _:
             raise UserError(WhatTogether(", ".join(named)))
 

@@ -36,7 +36,6 @@ from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.files import open_file
 from vggc_runtime.preprocessing import Interpolation, Preprocessing
 
-PACKAGES = ("torchvision", "timm")
 INTERPOLATIONS: Mapping[str, Interpolation] = {
     "nearest": "nearest",
     "nearest-exact": "nearest",
@@ -52,7 +51,7 @@ FROM_HUBS = (":", "/")
 
 
 @dataclass(frozen=True)
-class Described:
+class PackagedModule:
     """A module with random weights, what its package tells of its pictures and classes, and the
     files in which the package would keep published weights, the best first.
     """
@@ -80,11 +79,6 @@ class TorchEngine:
         outputs = [given] if isinstance(given, torch.Tensor) else [*given]
         arrays = (each.float().numpy() for each in outputs)
         return dict(zip(self.names, arrays, strict=True))
-
-
-def is_module(spec: str) -> bool:
-    """Whether a word names a net of one of the packages."""
-    return spec.partition(":")[0] in PACKAGES and ":" in spec
 
 
 def read_module(spec: str, weights: Path | None = None, size: Pair | None = None) -> Foreign:
@@ -139,7 +133,7 @@ def _told(package: str, path: Path | None, is_given: bool) -> str:
     return f"the weights are those of {path}" + ("" if is_given else f", in {package}'s cache")
 
 
-def _described(spec: str, package: str, name: str) -> Described:
+def _described(spec: str, package: str, name: str) -> PackagedModule:
     if find_spec(package) is None:
         raise UserError(PackageMissing(spec, package, "it is not installed"))
     try:
@@ -160,7 +154,7 @@ def _refuse_unknown(package: str, name: str, known: Sequence[str], reason: str) 
         raise UserError(NoSuchModule(package, name, reason, hint))
 
 
-def _of_torchvision(torchvision: Any, name: str) -> Described:
+def _of_torchvision(torchvision: Any, name: str) -> PackagedModule:
     models = torchvision.models
     known = models.list_models(module=models)
     _refuse_unknown("torchvision", name, known, "it is none of those that name classes")
@@ -177,7 +171,7 @@ def _of_torchvision(torchvision: Any, name: str) -> Described:
         module.transform_input = False
         mean = std = (0.5, 0.5, 0.5)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return Described(
+    return PackagedModule(
         module=module,
         shape=(3, side, side),
         preprocessing=Preprocessing(
@@ -192,7 +186,7 @@ def _of_torchvision(torchvision: Any, name: str) -> Described:
     )
 
 
-def _of_timm(timm: Any, name: str) -> Described:
+def _of_timm(timm: Any, name: str) -> PackagedModule:
     plain = name.partition(".")[0]
     reason = "it is none that timm builds by itself"
     if any(sign in name for sign in FROM_HUBS):
@@ -213,7 +207,7 @@ def _of_timm(timm: Any, name: str) -> Described:
         fit="squash" if is_squashed else "crop",
         interpolation=INTERPOLATIONS.get(told["interpolation"], "bicubic"),
     )
-    return Described(
+    return PackagedModule(
         module=module,
         shape=(channels, height, width),
         preprocessing=preprocessing,
