@@ -148,7 +148,7 @@ def inputs_for(net: ImportedNet, how: Preprocessing) -> dict[str, NDArray[np.flo
     """What a net is compared on: normal noise, and for a net of images a photograph that went
     through a preprocessing.
     """
-    from vggc.measure.verify import photographs
+    from vggc.measure.photographs import photographs
 
     shape = net.graph.input
     noise = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)

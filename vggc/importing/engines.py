@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from vggc.importing.foreign import OwnEngine
+
+LEAST_IR = 4
+"""The first version of the format in which initialisers need not stand among the inputs."""
+FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
+"""The setting that says where the files of tensors lie."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,13 @@ class OnnxRuntime:
         return dict(zip(names, self.session.run(names, {read.name: given}), strict=True))
 
 
-def onnx_engine(path: Path) -> Callable[[], OwnEngine] | None:
-    """What starts the net in an ONNX file; None where ONNX Runtime is not installed."""
+def onnx_engine(
+    path: Path, model: onnx.ModelProto, tensors: Sequence[onnx.TensorProto]
+) -> Callable[[], OwnEngine] | None:
+    """What starts the net in an ONNX file, whose `model` is without its tensors, and whose
+    `tensors` tell where in the file, or in one beside it, they lie: the engine then maps them. None
+    where ONNX Runtime is not installed.
+    """
     if find_spec("onnxruntime") is None:
         return None
 
@@ -41,10 +52,18 @@ def onnx_engine(path: Path) -> Callable[[], OwnEngine] | None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.enable_cpu_mem_arena = False
+        folder = str(path.parent.resolve())
+        options.add_session_config_entry(FOLDER_ENTRY, folder)
         # Weights laid out anew beside those of the file would take their memory twice.
         options.add_session_config_entry("session.disable_prepacking", "1")
         providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        whole = onnx.ModelProto()
+        whole.CopyFrom(model)
+        whole.graph.initializer.extend(tensors)
+        whole.ir_version = max(whole.ir_version, LEAST_IR)
+        session = onnxruntime.InferenceSession(
+            whole.SerializeToString(), options, providers=providers
+        )
         return OnnxRuntime(f"onnxruntime {onnxruntime.__version__}", session)
 
     return start

@@ -65,6 +65,10 @@ DTYPES: Mapping[int, str] = {
 """Types of numbers as they lie in a file; those of bfloat16 by their bits, which numpy has not."""
 
 
+INSIDE = tuple(kind for kind in DTYPES if kind != TensorProto.BFLOAT16)
+"""Types of tensors that may be written anew as they are."""
+
+
 def read_onnx(path: Path) -> Foreign:
     """The net in an ONNX file.
 
@@ -82,7 +86,7 @@ def read_onnx(path: Path) -> Foreign:
             files=(path.name,),
             sha256=sha256(path),
             facts=facts_in_model(model),
-            engine=onnx_engine(path),
+            engine=onnx_engine(path, model, found.places),
             no_engine="onnxruntime is not installed",
         )
     except OSError as error:
@@ -218,6 +222,8 @@ class _FoundInFile:
     body: list[bytes] = field(default_factory=list)
     """The fields of the graph but for its tensors."""
     tensors: dict[str, ForeignTensor] = field(default_factory=dict)
+    places: list[TensorProto] = field(default_factory=list)
+    """The tensors again, as messages that tell where their values lie."""
     budget: list[int] = field(default_factory=lambda: [MAX_FIELDS])
     kept: int = 0
 
@@ -267,7 +273,15 @@ class _FoundInFile:
             raise MalformedError("it is damaged: a name in it is no text")
         if name in self.tensors:
             raise MalformedError(f"it has two tensors called `{name}`")
-        self.tensors[name] = tensor.foreign(self.path)
+        self.tensors[name] = found = tensor.foreign(self.path)
+        is_small = found.size * found.dtype.itemsize <= LARGE
+        # Numbers that decide shapes are wanted in the message itself.
+        inside = is_small and tensor.told.data_type in INSIDE
+        self.places.append(
+            numpy_helper.from_array(found.read(), name)
+            if inside
+            else tensor.placed(self.path, name)
+        )
 
     def tensor(self, message: _FilePart) -> _Tensor:
         """Where a tensor's values lie, and what they are."""
@@ -352,6 +366,20 @@ class _Tensor:
             return ForeignTensor(shape, np.dtype("f4"), lambda: _widened(widened.read(shape)))
         found = replace(place, dtype=DTYPES[kind])
         return ForeignTensor(shape, np.dtype(found.dtype), lambda: found.read(shape))
+
+    def placed(self, path: Path, name: str) -> TensorProto:
+        """The message of the tensor with its values, if they are in the net's own file, as those of
+        a file beside the net.
+        """
+        found = TensorProto()
+        found.CopyFrom(self.told)
+        found.name = name
+        if self.values is not None:
+            found.data_location = TensorProto.EXTERNAL
+            place = {"location": path.name, "offset": self.values.start, "length": self.values.size}
+            for key, value in place.items():
+                found.external_data.add(key=key, value=str(value))
+        return found
 
     def place(self, path: Path, size: int) -> _PlaceInFile | None:
         """Where so many bytes of values lie in one piece; None where they are written one by one.

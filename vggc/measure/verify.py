@@ -25,6 +25,7 @@ from vggc.ir.weights import Weights, digest, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import LARGEST_FINITE, Convert, Layout, Map
 from vggc.measure import diagnostics
+from vggc.measure.photographs import photographs
 from vggc.passes.channel_order import exchanged
 from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
@@ -47,7 +48,7 @@ from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
 from vggc.weight_files.load import load as load_weights
 from vggc_runtime.folder import WEIGHTS
-from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
+from vggc_runtime.preprocessing import IMAGE_CHANNELS
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""
@@ -293,14 +294,6 @@ def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
         for name, image in photographs(manifest.preprocessing).items():
             found[name] = np.repeat(image, batch, axis=0)
     return found
-
-
-def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
-    """Two photographs as a net's input, `(1, C, H, W)`."""
-    import sklearn.datasets
-
-    folder = Path(sklearn.datasets.__file__).parent / "images"
-    return {name: preprocessing.read(folder / name) for name in ("china.jpg", "flower.jpg")}
 
 
 PaddedBatch: TypeAlias = tuple[Array, int]
