@@ -104,14 +104,16 @@ def _scalar(item: ForeignItem, role: str, default: float) -> float | None:
     return float(tensor.read().reshape(-1)[0]) if tensor.size == 1 else None
 
 
-def _line(work: _Pass, index: int) -> tuple[int, float, float] | None:
-    """An item as `a·x + b` of another: x, a and b; itself where it is nothing such."""
+def _line(work: _Pass, index: int) -> tuple[int, float, float]:
+    """An item as `a·x + b` of another, with one number each: x, a and b; itself where it is nothing
+    such.
+    """
     item = work.items[index]
     if item.word != "affine":
         return index, 1.0, 0.0
     factor, shift = _scalar(item, "weight", 1.0), _scalar(item, "bias", 0.0)
     if factor is None or shift is None:
-        return None
+        return index, 1.0, 0.0
     return item.reads[0], factor, shift
 
 
@@ -158,8 +160,8 @@ def _lines(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     if item.word != "affine":
         return None
     before = item.reads[0]
-    if work.items[before].word == "affine" and work.alone(before):
-        first = work.items[before]
+    first = work.items[before]
+    if first.word == "affine" and work.alone(before) and not _is_layer_scale(first, item):
         item = replace(item, reads=first.reads, tensors=_after(first.tensors, item.tensors))
         before = item.reads[0]
     factor, shift = _scalar(item, "weight", 1.0), _scalar(item, "bias", 0.0)
@@ -168,28 +170,37 @@ def _lines(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     return item
 
 
+def _is_layer_scale(bias: ForeignItem, factor: ForeignItem) -> bool:
+    """Whether a factor for each channel, a layer by itself, stands behind a layer's bias."""
+    is_vector = all(tensor.size > 1 for each in (bias, factor) for tensor in each.tensors.values())
+    return [*bias.tensors] == ["bias"] and [*factor.tensors] == ["weight"] and is_vector
+
+
 def _products(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     """Activations that are products of a value with a function of it."""
     if item.word != "mul" or item.reads[0] == item.reads[1]:
         return None
     for value, gate in (item.reads, item.reads[::-1]):
-        found = _gated(work, item, value, gate)
-        if found is not None:
-            return found
+        for outer in dict.fromkeys([(value, 1.0, 0.0), _line(work, value)]):
+            found = _gated(work, item, outer, gate) if work.alone(gate) else None
+            if found is not None:
+                return found
     return None
 
 
-def _gated(work: _Pass, item: ForeignItem, value: int, gate: int) -> ForeignItem | None:
-    outer, inner = _line(work, value), _line(work, gate)
-    if outer is None or inner is None or outer[2] != 0 or not work.alone(gate):
-        return None
-    (x, factor, _), (core, scale, shift) = outer, inner
+def _gated(
+    work: _Pass, item: ForeignItem, outer: tuple[int, float, float], gate: int
+) -> ForeignItem | None:
+    """The activation that the product of a line of x with a function of x is, if it is one."""
+    (x, factor, offset), (core, scale, shift) = outer, _line(work, gate)
     function = work.items[core]
-    read = function.reads[0] if function.reads else -1
-    under = _line(work, read) if read >= 0 else None
+    if offset != 0 or not function.reads:
+        return None
+    read = function.reads[0]
+    under = _line(work, read)
     word, whole = "", 1.0
     match function.word:
-        case "erf" if under is not None and under[0] == x and under[2] == 0:
+        case "erf" if under[0] == x and under[2] == 0:
             if _near(under[1], sqrt(0.5)) and _near(scale, shift):
                 word, whole = "gelu", 2 * factor * scale
         case "sigmoid" if shift == 0 and read == x:
@@ -198,7 +209,7 @@ def _gated(work: _Pass, item: ForeignItem, value: int, gate: int) -> ForeignItem
             word, whole = "hardswish", factor * scale
         case "relu6" if shift == 0 and under == (x, 1.0, 3.0):
             word, whole = "hardswish", 6 * factor * scale
-        case "tanh" if shift == 0 and read >= 0 and work.items[read].word == "softplus":
+        case "tanh" if shift == 0 and work.items[read].word == "softplus":
             if work.items[read].reads[0] == x:
                 word, whole = "mish", factor * scale
         case _:
@@ -216,14 +227,14 @@ def _gates(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     """The hard sigmoid, which is written as a clipped line, or a line of relu6."""
     if item.word == "clip" and item.options == {"min": 0.0, "max": 1.0}:
         under = _line(work, item.reads[0])
-        if under is not None and _near(under[1], 1 / 6) and under[2] == 0.5:
+        if _near(under[1], 1 / 6) and under[2] == 0.5:
             return replace(item, word="hardsigmoid", reads=(under[0],), options={})
     if item.word == "affine" and item.tensors.keys() == {"weight"}:
         clipped = work.items[item.reads[0]]
         factor = _scalar(item, "weight", 1.0)
         if clipped.word == "relu6" and factor is not None and _near(factor, 1 / 6):
             under = _line(work, clipped.reads[0])
-            if under is not None and under[1:] == (1.0, 3.0):
+            if under[1:] == (1.0, 3.0):
                 return replace(item, word="hardsigmoid", reads=(under[0],), tensors={})
     return None
 
@@ -239,7 +250,7 @@ def _layernorms(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
         return None
     x, mean = centred.reads
     variance = _line(work, root.reads[0])
-    if variance is None or variance[1] != 1 or work.items[mean].word != "mean":
+    if variance[1] != 1 or work.items[mean].word != "mean":
         return None
     squares = work.items[variance[0]]
     if squares.word != "mean" or work.items[mean].reads != (x,):

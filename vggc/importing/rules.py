@@ -970,7 +970,7 @@ def _layernorm(t: Translation, node: Operator) -> None:
     axis = node.attribute("axis", -1)
     axis += len(dims) if axis < 0 else 0
     over = [part for dim in dims[axis:] for part in dim]
-    if t.order(live) not in ("nhwc", "nc") or {part.axis for part in over} != {"c"}:
+    if t.order(live) not in ("nhwc", "nc", "n11c") or {part.axis for part in over} != {"c"}:
         hint = "`layernorm` is over the channels at each place"
         t.refuse(node, f"a `LayerNormalization` from axis {axis} on", hint)
     width = shape[0]

@@ -196,8 +196,9 @@ def default_text(item: ForeignItem, key: str) -> str | None:
         case _, "slope":
             act = str(item.options.get("act", item.word))
             return number_text(SLOPES[act].default)
-        case "layernorm", "eps":
-            return "1e-6"
+        case _, "eps":
+            is_layer = "layer" in (item.options.get("norm"), item.word.removesuffix("norm"))
+            return "1e-6" if is_layer else "1e-5"
         case _:
             return DEFAULTS.get((item.word, key), DEFAULTS.get(("", key)))
 
@@ -209,7 +210,6 @@ DEFAULTS = {
     ("", "groups"): "1",
     ("", "bias"): "on",
     ("", "norm"): "none",
-    ("", "eps"): "1e-5",
     ("", "round"): "down",
     ("", "border"): "zeros",
     ("", "p"): "0.5",
@@ -262,6 +262,8 @@ def _shared(net: ForeignItems, said: dict[int, Options], outputs: set[int]) -> d
     shared: dict[str, Options] = {}
     for word in dict.fromkeys(net.items[index].word for index in said):
         layers = [index for index in said if net.items[index].word == word]
+        # An eps of all is a mistake where some have no normalisation.
+        all_normed = all(net.items[i].options.get("norm") != "none" for i in layers)
         more = SHARED_BY_POOLS if word in POOLS else ("size",) if word == "lrn" else ()
         for key in (*SHARED, *more):
             free = [
@@ -270,6 +272,8 @@ def _shared(net: ForeignItems, said: dict[int, Options], outputs: set[int]) -> d
                 if not _means_nothing(net.items[index], key)
                 and not (index in outputs and key in ("act", "norm"))
             ]
+            if key == "eps" and not (all_normed or "norm" in shared.get(word, {})):
+                continue
             counts = Counter(said[index].get(key, "") for index in free)
             plain = counts.pop("", 0)
             if not counts:

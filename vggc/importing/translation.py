@@ -85,8 +85,9 @@ class Translation:
             if sizes[axis] <= 0:
                 sizes[axis] = asked
             elif asked and asked != sizes[axis]:
-                reason = f"its input is of {sizes['h']}×{sizes['w']}, and no other"
-                raise UserError(ForeignUnreadable(self.path, reason, "leave out `--input`"))
+                which = {"h": "height", "w": "width"}[axis]
+                reason = f"the {which} of its input is {sizes[axis]}, and no other"
+                raise UserError(ForeignUnreadable(self.path, reason, "give that to `--input`"))
         if sizes["h"] <= 0 or sizes["w"] <= 0:
             raise UserError(OpenInputSize(self.path))
         shape = (sizes["c"] if sizes["c"] > 0 else 3, sizes["h"], sizes["w"])
