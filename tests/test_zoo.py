@@ -26,6 +26,7 @@ from vggc.cli.zoo import command
 from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
+from vggc.ir.ops import Flatten
 from vggc.passes.fold import fold
 from vggc.passes.inference import drop_final_softmax
 from vggc.program import Program, from_zoo, load, zoo
@@ -59,6 +60,7 @@ TORCHVISION = {
     "resnet50": (25_557_032, "4.089"),
     "squeezenet": (1_235_496, "0.349"),
     "densenet121": (7_978_856, "2.834"),
+    "convnext_tiny": (28_589_128, "4.456"),
 }
 OTHERS = {
     # Worked out on paper.
@@ -78,6 +80,10 @@ OTHERS = {
     "nin": (7_595_176, 1_100_188_800),
     # Parameters of torchvision.models.googlenet(aux_logits=True), as its users print them.
     "googlenet_aux": (13_004_888, 1_506_748_416),
+    # Parameters of torchvision.models.inception_v3(), with and without aux_logits, and its GFLOPS,
+    # "5.713" without.
+    "inception_v3": (23_834_568, 5_713_216_096),
+    "inception_v3_aux": (27_161_264, 5_718_899_296),
     # "4.2" million parameters and "569" million of MACs, Howard et al. (2017), table 8; the very
     # parameters are those that Keras counts as trainable in its MobileNet.
     "mobilenet_v1": (4_231_976, 568_740_352),
@@ -103,6 +109,8 @@ SIDES = {
     "resnet50": "112 56 28 14 7",
     "squeezenet": "111 55 27 13",  # its prototxt's, but for an input of 224
     "densenet121": "112 56 28 14 7",  # Huang et al. (2017), table 1
+    "inception_v3": "149 147 73 71 35 17 8",  # Szegedy et al. (2016), table 1
+    "convnext_tiny": "56 28 14 7",  # Liu et al. (2022), table 9
     "mobilenet_v1": "112 56 28 14 7",  # Howard et al. (2017), table 1
     "tiny_vgg": "32 16 8 4",
     "vgg_tiny_cifar": "32 30 15 13 6",
@@ -125,6 +133,7 @@ OUTPUTS = {
     "vgg16_loc_scr": {"output": (4,)},
     "vgg16_loc_pcr": {"output": (4000,)},
     "googlenet_aux": {"output": (1000,), "aux1": (1000,), "aux2": (1000,)},
+    "inception_v3_aux": {"output": (1000,), "aux": (1000,)},
     **{name: {"output": (10,)} for name in ("tiny_vgg", "vgg_tiny_cifar", "vgg16_bn_cifar")},
 }
 
@@ -278,21 +287,33 @@ def test_as_onnx_it_agrees_with_float64(name: str) -> None:
     assert_agree(session.run(None, {"input": image(graph)}), graph)
 
 
+ALIKE = {
+    "googlenet": "inception_v3_aux",
+    "googlenet_aux": "inception_v3_aux",
+    "inception_v3": "inception_v3_aux",
+    "resnet34": "resnet18",
+    "resnet50": "resnet18",
+}
+"""Nets that have no kind of layer which another has not, but for flattening, which most have: that
+one is compiled in their place."""
 FAMILIES = (
     sorted(
         (name for name in zoo() if name.startswith("vgg1") and name != "vgg16_bn_cifar"),
         key=lambda name: name == "vgg19",
     ),
-    [name for name in zoo() if name.startswith("googlenet")],
-    [name for name in zoo() if name.startswith("resnet")],
-    *([name] for name in zoo() if not name.startswith(("vgg1", "googlenet", "resnet"))),
+    *([name] for name in zoo() if not name.startswith("vgg1") and name not in ALIKE),
     ["vgg16_bn_cifar"],
 )
 """Nets that have many layers in common, the deepest last: they are compiled together."""
 
 
-def test_every_net_is_of_one_family() -> None:
-    assert sorted(name for family in FAMILIES for name in family) == sorted(zoo())
+def test_every_net_is_of_one_family_or_like_a_net_of_one() -> None:
+    compiled = [name for family in FAMILIES for name in family]
+    assert sorted([*compiled, *ALIKE]) == sorted(zoo())
+    assert {*ALIKE.values()} <= {*compiled}
+    for name, like in ALIKE.items():
+        kinds, theirs = ({type(node.op) for node in load(net).graph.nodes} for net in (name, like))
+        assert kinds <= {*theirs, Flatten}
 
 
 @pytest.mark.slow

@@ -42,7 +42,8 @@ ZOO = (
     ("vgg13_5x5", "vgg16_loc_scr", "vgg16_loc_pcr"),
     ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg16_gap", "vgg16_d_dilated"),
     ("alexnet", "zfnet", "overfeat_fast", "nin", "googlenet", "googlenet_aux"),
-    ("resnet18", "resnet34", "resnet50", "squeezenet", "densenet121", "mobilenet_v1"),
+    ("inception_v3", "inception_v3_aux", "resnet18", "resnet34", "resnet50", "squeezenet"),
+    ("densenet121", "mobilenet_v1", "convnext_tiny"),
     ("tiny_vgg", "vgg_tiny_cifar", "vgg16_bn_cifar"),
 )
 """The nets that come with vggc: those of the paper's Table 1 in its order, the paper's others,

@@ -33,7 +33,7 @@ def test_values_of_every_net_lie_apart_in_little_more_than_what_lives_at_once(na
         values = lifetimes(plan_for(load(name).graph, batch, CPU, "float32"))
         found = placed(values)
         require_apart(values, found)
-        assert found.bytes <= 1.15 * most_alive(values)
+        assert found.bytes <= 1.2 * most_alive(values)
 
 
 def test_a_value_lives_from_its_call_to_its_last_reader() -> None:
