@@ -37,7 +37,7 @@ from vggc import __version__
 from vggc.support.diagnostics import UserError
 from vggc_runtime.processors import num_cores
 
-NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
+NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn", "resnet18", "resnet50")
 BATCHES = (1, 4, 16)
 PRECISIONS = ("float32", "bfloat16", "int8")
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.support.nets import graph_of
-from vggc.ir.weights import save, seeded
+from vggc.backends.torch import reference
+from vggc.ir.weights import save, seeded, shares_of_sums
 from vggc.support.tensors import opened
 
 SMALL = "conv3-4 | pool | (fc-6 | dropout) ×2 | fc-3"
@@ -27,6 +28,37 @@ def test_seeded_vectors_vary_around_their_start() -> None:
         assert values.mean() == pytest.approx(start, abs=spread / 5)
         assert values.std() == pytest.approx(spread, rel=0.1)
     assert (weights["conv1_1.norm.running_var"] > 0).all()
+
+
+RESIDUAL = "conv3-9 | (add(conv3-9 | conv3-9 act=none norm=batch, skip) | relu) ×{} | gap | fc-99"
+
+
+def test_seeded_sums_do_not_grow_with_depth() -> None:
+    """With weights as elsewhere two dozen blocks would multiply them by nearly ten thousand."""
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32)
+    spread = []
+    for blocks in (1, 24):
+        graph = graph_of(RESIDUAL.format(blocks), "3x8x8")
+        spread.append(reference(graph, seeded(graph, 0))(x)["fc1"].std())
+    assert spread[1] < 4 * spread[0]
+
+
+def test_of_what_is_added_up_the_last_weights_are_smaller() -> None:
+    """By the root of the sums of the net beside what is passed on, else by that of the paths."""
+    graph = graph_of(
+        "conv3-4 | add(skip, conv3-4 act=prelu)"
+        "| add(conv1-4 norm=batch act=none, conv3-4 act=none | relu)"
+        "| conv3-4 | add(skip, conv1-4 | avgpool3 stride=1 padding=1)",
+        "3x8x8",
+    )
+    assert shares_of_sums(graph) == pytest.approx(
+        {
+            "add1_conv1.weight": 3**-0.5,
+            "add2_conv1.norm.weight": 2**-0.5,
+            "add2_conv2.weight": 2**-0.5,
+            "add3_conv1.weight": 3**-0.5,
+        }
+    )
 
 
 def test_seeded_weights_are_the_same_everywhere_and_differ_by_seed() -> None:

@@ -6,7 +6,7 @@ Everything here is numpy. Weights in files of others are read by vggc.weight_fil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod, sqrt
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph
 from vggc.ir.needs import LOADING
+from vggc.ir.ops import Add, PRelu
 from vggc.support.files import replacing
 from vggc.support.tensors import Pieces, write
 
@@ -61,10 +62,12 @@ def digest(weights: Weights) -> str:
 def seeded(graph: Graph, seed: int) -> Weights:
     """Random weights that keep the size of activations: N(0, 2/fan_in), biases N(0, 0.01²).
 
-    Vectors that start at another value vary by a tenth of it. The same on every machine.
+    Vectors that start at another value vary by a tenth of it. What is added up is smaller, so that
+    sums do not grow with depth: see `shares_of_sums`. The same on every machine.
     Source: He et al. 2015, equation 10.
     """
     LOADING.require(graph)
+    shares = shares_of_sums(graph)
     generator = np.random.Generator(np.random.PCG64(seed))
     weights: Weights = {}
     for name, weight in graph.all_weights.items():
@@ -72,5 +75,35 @@ def seeded(graph: Graph, seed: int) -> Weights:
         values = generator.standard_normal(prod(weight.shape), dtype=np.float32)
         values *= np.float32(scale)
         values += np.float32(weight.start)
+        values *= np.float32(shares.get(name, 1.0))
         weights[name] = values.reshape(weight.shape)
     return weights
+
+
+def shares_of_sums(graph: Graph) -> dict[str, float]:
+    """By which factors the last weights of paths that are added up are smaller, by their names.
+
+    Of n paths that all have weights each gives 1/√n. Where a path passes on what it gets, others
+    give 1/√s, s being the sums of the net: as many of them make values larger by e at most.
+    Source: Zhang et al. 2019, "Fixup initialization", section 3, for the idea.
+    """
+    sums = [node for node in graph.nodes if isinstance(node.op, Add)]
+    readers = graph.readers()
+    shares: dict[str, float] = {}
+    for node in sums:
+        last = [_last_weight(graph, readers, read) for read in node.inputs]
+        count = len(sums) if None in last else len(last)
+        shares |= {name: 1 / sqrt(count) for name in last if name}
+    return shares
+
+
+def _last_weight(graph: Graph, readers: Sequence[Sequence[int]], index: int) -> str | None:
+    """The last weight by which all of a value is multiplied before its only reader adds it."""
+    node = graph.nodes[index]
+    while len(readers[index]) == len(node.inputs) == 1:
+        name = f"{node.name}.weight"
+        if name in graph.weights(node) and not isinstance(node.op, PRelu):
+            return name
+        (index,) = node.inputs
+        node = graph.nodes[index]
+    return None
