@@ -162,7 +162,7 @@ class Network:
         """The net as a torch module in eval mode: images (N, C, H, W) to the tensor of the only
         head, or to a dict of tensors by the heads' names.
 
-        The weights are those in a safetensors file; without one, of a net of a run the run's last,
+        The weights are those in a file of any form; without one, of a net of a run the run's last,
         or its `"best"`; of others random ones of `seed`, with a warning where none is given.
 
         Raises:

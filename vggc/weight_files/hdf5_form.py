@@ -2,7 +2,8 @@
 `.weights.h5`, and `.keras`, a zip archive with such a file in it.
 
 HDF5 can hold links to other files, values in other files, tables without an end and groups in a
-circle: whatever is no plain table of numbers in the file itself is refused by its name. Kernels of
+circle: whatever is no plain table of numbers in the file itself is refused by its name. What cannot
+be seen beforehand is how long a text claims to be: HDF5 makes room for up to 4 GiB. Kernels of
 convolutions are stored as (rows, columns, in, out), those of dense layers as (in, out).
 
 Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py of Keras 3.
@@ -40,8 +41,8 @@ LOCAL_HEADER = 30
 
 DEEPEST = 16
 """How many groups within one another are looked into."""
-FILTERS = {"gzip", "lzf", "szip", None}
-"""Compressions that HDF5 has itself; others are libraries that it would load."""
+MOST_NAMES = 1 << 13
+"""The most layers, and the most weights of one, in files of Keras 1 and 2."""
 LARGEST_CHUNK = 1 << 26
 """Bytes of a compressed part that is unpacked at once, unless its table is as large."""
 
@@ -275,7 +276,8 @@ def _attribute_names(group: Any, key: str) -> tuple[str, ...] | None:
     names: list[str] = []
     for part in parts:
         stored = group.attrs.get_id(part)
-        if prod(stored.shape) > MOST_TENSORS or len(names) > MOST_TENSORS:
+        count = prod(stored.shape)
+        if len(names) + count > MOST_NAMES or count * stored.dtype.itemsize > LARGEST_CHUNK:
             raise MalformedError(f"its list {part} is too long")
         names += [_text(each) for each in np.asarray(group.attrs[part]).reshape(-1).tolist()]
     return tuple(names)
@@ -312,7 +314,11 @@ def _table(data: Any, is_depthwise: bool) -> _Table:
     if data.external or data.is_virtual:
         raise MalformedError(f"the values of its `{name}` lie in other files")
     filters = data.id.get_create_plist()
-    known = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+    known = {  # others are libraries that HDF5 would load
+        h5py.h5z.FILTER_DEFLATE,
+        h5py.h5z.FILTER_SHUFFLE,
+        h5py.h5z.FILTER_FLETCHER32,
+    }
     known |= {h5py.h5z.FILTER_LZF, h5py.h5z.FILTER_SZIP}
     if any(filters.get_filter(i)[0] not in known for i in range(filters.get_nfilters())):
         raise MalformedError(f"its `{name}` is compressed in a way that HDF5 has not itself")
