@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from typing import assert_never
 
 from vggc.analysis.outline import Join, Outline, OutlineItem, OutlineRepeat, OutlineStep
@@ -11,6 +12,7 @@ from vggc.ir.ops import (
     Activation,
     AvgPool2d,
     BatchNorm,
+    Clip,
     Conv2d,
     ConvTranspose2d,
     GroupNorm,
@@ -21,6 +23,7 @@ from vggc.ir.ops import (
     Pad2d,
     Pair,
     PRelu,
+    Scale,
     Shuffle,
     StochasticPool2d,
     Upsample,
@@ -107,6 +110,11 @@ def _steps_of(op: Op) -> list[str]:
             words = [f"stride={one(op.stride)}"] if op.stride != op.kernel else []
             counts = isinstance(op, AvgPool2d) and op.counts_padding and any(op.padding)
             return [*words, "border=zeros"] if counts else words
+        case Clip(low=low, high=high):
+            limits = ("min", low), ("max", high)
+            return [f"{name}={limit:g}" for name, limit in limits if isfinite(limit)]
+        case Scale(bias=False):
+            return ["bias=off"]
         case Upsample(mode="bilinear"):
             return ["mode=bilinear"]
         case Shuffle(groups=groups):
