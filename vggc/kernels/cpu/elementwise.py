@@ -12,7 +12,7 @@ from vggc.kernels.activation import activate, leaky
 from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
-from vggc.kernels.cpu.loops import clear_halo, each_element, inside, parallel_rows
+from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, each_element, inside, parallel_rows
 from vggc.kernels.upsampling import upsampled
 from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu, Shuffle, Upsample
 
@@ -105,9 +105,7 @@ class ConcatRows(FixedCpuAlgorithm[Concat]):
 
 
 class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
-    """A channel of each group side by side, read as vectors of neighbours in a group; a row of
-    pixels per task.
-    """
+    """A channel of each group side by side; a row of pixels per task."""
 
     names = ("shuffle",)
     computes = Shuffle
@@ -120,8 +118,9 @@ class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
         with (
             parallel_rows(out) as (n, i),
             serial("j", out.width) as j,
-            serial("group", groups) as group,
             serial("c", size) as c,
+            # Written out, so that LLVM writes vectors whose lanes are of several groups.
+            serial("group", groups, unroll=groups <= MAX_TERMS) as group,
         ):
             at = inside(out, n, i, j, c * groups + group)
             y[at] = x[inside(source, n, i, j, group * size + c)]
