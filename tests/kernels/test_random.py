@@ -61,7 +61,7 @@ def test_draws_compute_what_they_should(target: dict[str, str]) -> None:
     ],
 )
 def test_many_draws_compute_what_they_should(target: dict[str, str], count: int) -> None:
-    found, machine = drawn(1, count, target)
+    found, machine = drawn(4, count, target)
     assert set(check_all(found, machine)) == ALGORITHMS
 
 

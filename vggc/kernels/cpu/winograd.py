@@ -600,7 +600,9 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions 3×3 with stride 1, of maps that a smaller tile does not cover."""
+        """Convolutions 3×3 with stride 1 and no dilation, of maps that a smaller tile does not
+        cover.
+        """
         in_float32 = workload.input.format == workload.output.format == "float32"
         larger = cls.m == min(ROUNDING) or cls.m < max(workload.grid)
         return in_float32 and has_tiles(workload) and larger

@@ -125,7 +125,9 @@ class Winograd2Bfloat16(WinogradInWords):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """A convolution 3×3 with stride 1 of a bfloat16 map, of whole vectors of words."""
+        """A convolution 3×3 with stride 1 and no dilation of a bfloat16 map, of whole vectors of
+        words.
+        """
         source, out = workload.input, workload.output
         whole = source.channels % PAIR == 0 and out.shape[-1] == out.channels
         return source.format == "bfloat16" and whole and has_tiles(workload)

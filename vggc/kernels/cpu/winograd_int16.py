@@ -198,8 +198,8 @@ class Winograd4Int16(WinogradInWords):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """A convolution 3×3 with stride 1 of a uint8 map, of whole vectors of at most 512
-        channels.
+        """A convolution 3×3 with stride 1 and no dilation of a uint8 map, of whole vectors of at
+        most 512 channels.
         """
         source, out = workload.input, workload.output
         return (
