@@ -51,8 +51,9 @@ MEANS = st.builds(
     st.sampled_from(["ignore", "zeros"]),
     st.sampled_from(["up", "down"]),
 )
-MAXIMA = st.builds(
-    "pool{} stride={} padding={} round={}".format,
+VALUES = st.builds(
+    "{}{} stride={} padding={} round={}".format,
+    st.sampled_from(["pool", "stochasticpool"]),
     extents(1, 4),
     extents(1, 3),
     sides(3),
@@ -90,7 +91,7 @@ def meant(op: Op, source: Shape, x: np.ndarray, weights: list[np.ndarray]) -> np
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(CONVOLUTIONS, CONVOLUTIONS, MEANS, MAXIMA, PADS))
+@given(st.one_of(CONVOLUTIONS, CONVOLUTIONS, MEANS, VALUES, PADS))
 def test_torch_and_onnx_compute_what_the_definition_says(text: str) -> None:
     graph = fitting(text)
     assume(graph is not None)
