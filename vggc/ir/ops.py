@@ -748,7 +748,7 @@ class Concat(_Op):
                 raise Misfit(
                     f"its paths end in {_list(x, *others)}, and only maps of one height and "
                     "width can be concatenated",
-                    "do all paths have the same strides and pools?",
+                    _of_one_size(x, other) or "do all paths have the same strides and pools?",
                 )
         return (sum(shape[0] for shape in (x, *others)), *x[1:])
 
@@ -761,11 +761,14 @@ class Add(_Op):
     joins_in_parts = True
 
     def output(self, x: Shape, *others: Shape) -> Shape:
-        if any(other != x for other in others):
-            raise Misfit(
-                f"its paths end in {_list(x, *others)}, and only equal shapes can be added",
-                "a `conv1-WIDTH` with a stride, if need be, brings a path to another's shape",
-            )
+        for other in others:
+            if other != x:
+                raise Misfit(
+                    f"its paths end in {_list(x, *others)}, and only equal shapes can be added",
+                    _of_one_size(x, other)
+                    or "a `conv1-WIDTH` with a stride, if need be, brings a path to another's "
+                    "shape",
+                )
         return x
 
 
@@ -856,6 +859,17 @@ def _counted(x: Shape) -> str:
 def _scale_and_shift(x: Shape) -> tuple[Weight, ...]:
     """The weights of a normalisation: what its values are multiplied by, and what is added."""
     return (Weight("weight", x[:1], start=1.0), Weight("bias", x[:1]))
+
+
+def _of_one_size(x: Shape, other: Shape) -> str:
+    """What makes maps as high and as wide as one another that differ by a row or a column."""
+    apart = {abs(a - b) for a, b in zip(x[1:], other[1:], strict=False)}  # none of vectors
+    if 1 not in apart or max(apart) > 1:
+        return ""
+    return (
+        "an even kernel keeps the resolution without `padding=`, or with more on one side, "
+        "`padding=0x0x1x1`; `round=` of a pool is up or down"
+    )
 
 
 def _map(x: Shape) -> tuple[int, int, int]:
