@@ -468,6 +468,20 @@ def test_export_overwrites_nothing(vggc: Vggc, tiny_file: Path) -> None:
     assert (vggc.folder / "tiny.onnx").read_bytes() == before
 
 
+def test_import_writes_a_net_and_its_weights_and_compares_them(
+    vggc_here: Here, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert vggc_here("export", tiny_file, "-o", "net.onnx")[0] == 0
+    code, told, _ = vggc_here("import", "net.onnx", "-o", "got.vgg")
+    assert code == 0
+    assert told.startswith("got.vgg: ")
+    assert "beside onnxruntime" in told
+    assert "relative L2" in told
+    assert sorted(path.name for path in tmp_path.glob("got*")) == ["got.safetensors", "got.vgg"]
+    assert vggc_here("import", "net.onnx", "-o", "got")[0] == 2
+
+
 @pytest.mark.parametrize("command", [["compile", "-o", "art"], ["export", "-o", "a.onnx"]])
 def test_a_net_that_no_memory_holds_is_a_mistake(vggc: Vggc, command: list[str]) -> None:
     (vggc.folder / "big.vgg").write_text("net big input 3x2048x2048 fc-1000000 ×3 | fc-10")

@@ -86,6 +86,8 @@ COMMANDS: dict[str, list[str]] = {
     "tune": ["tune", "PATH", "--db", "open/db"],
     "export": ["export", "PATH", "-o", "open/net.onnx"],
     "export out": ["export", "net.vgg", "-o", "PATH/net.onnx"],
+    "import": ["import", "PATH", "-o", "open/net"],
+    "import out": ["import", "file.txt", "-o", "PATH/net"],
 }
 
 

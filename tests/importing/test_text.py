@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.importing.nets import NetMaker, agrees, imported, layers
@@ -35,6 +36,26 @@ def test_a_net_of_the_zoo_comes_back_as_it_was(tmp_path: Path, name: str) -> Non
     assert computed(net.graph) == computed(graph)
     for ours, theirs in zip(net.weights().values(), weights.values(), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+"""Nets that come with onnx, as others have written them; their weights are all one number."""
+
+
+def test_a_net_of_others_reads_as_its_paper() -> None:
+    net = import_foreign(read_onnx(LIGHT / "light_densenet121.onnx"))
+    assert layers(net) == (
+        "every conv bias=off act=none "
+        "conv7-64 stride=2 norm=batch act=relu | pool3 stride=2 padding=1 "
+        "| concat(skip, batchnorm | relu | conv1-128 norm=batch act=relu | conv3-32) ×6 "
+        "| batchnorm | relu | conv1-128 | avgpool "
+        "| concat(skip, batchnorm | relu | conv1-128 norm=batch act=relu | conv3-32) ×12 "
+        "| batchnorm | relu | conv1-256 | avgpool "
+        "| concat(skip, batchnorm | relu | conv1-128 norm=batch act=relu | conv3-32) ×24 "
+        "| batchnorm | relu | conv1-512 | avgpool "
+        "| concat(skip, batchnorm | relu | conv1-128 norm=batch act=relu | conv3-32) ×16 "
+        "| batchnorm | relu | gap | fc-1000"
+    )
 
 
 def residual(n: NetMaker, x: str, width: int) -> str:

@@ -43,6 +43,8 @@ from vggc.support.diagnostics import UserError
 NO_SIDES: Sides = (0, 0, 0, 0)
 OF_MAPS = ("Conv", "MaxPool", "AveragePool", "BatchNormalization", "LRN")
 """Operators that read maps N, C, H, W."""
+MOST_PICKED = 1 << 16
+"""Values of an axis whose order is looked at."""
 NEXT = 1.2e-7
 """How far the next number of float32 is, relatively."""
 
@@ -145,6 +147,21 @@ def _slice(t: Translation, node: Operator) -> None:
         if part.indices(shape[axis]) != (0, shape[axis], 1):
             t.refuse(node, "a `Slice`", HINTS["Slice"])
     t.give(node, live)
+
+
+def _gather(t: Translation, node: Operator) -> None:
+    """Picking all values of an axis in their order is nothing but a reshape."""
+    live, indices = t.live(node), t.weight(node, 1)
+    shape, axis = live.view.shape, node.attribute("axis", 0)
+    axis += len(shape) if axis < 0 else 0
+    wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+    is_all = indices.size == shape[axis] and indices.size <= MOST_PICKED
+    if not is_all or not np.array_equal(indices.read().reshape(-1), np.arange(indices.size)):
+        t.refuse(node, "a `Gather`", HINTS["Gather"])
+    view = live.view.reshaped(wanted)
+    if view is None:
+        t.refuse(node, "a `Gather`", HINTS["Gather"])
+    t.give(node, replace(live, view=view))
 
 
 # ---------------------------------------------------------------- windows
@@ -1012,6 +1029,7 @@ RULES: Mapping[str, Rule] = {
     "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Slice": _slice,
+    "Gather": _gather,
     "Conv": _conv,
     "ConvTranspose": _deconv,
     "MaxPool": _pool,
