@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vggc.python.export import export as export
     from vggc.python.features import ProbeScores as ProbeScores
     from vggc.python.features import probe as probe
+    from vggc.python.import_ import ImportedFiles as ImportedFiles
+    from vggc.python.import_ import import_net as import_net
     from vggc.python.localisation import Localisation as Localisation
     from vggc.python.localisation import localise as localise
     from vggc.python.net import NetPicture as NetPicture
@@ -53,6 +55,8 @@ _PLACES = {
     "export": "vggc.python.export",
     "ProbeScores": "vggc.python.features",
     "probe": "vggc.python.features",
+    "ImportedFiles": "vggc.python.import_",
+    "import_net": "vggc.python.import_",
     "Localisation": "vggc.python.localisation",
     "localise": "vggc.python.localisation",
     "NetPicture": "vggc.python.net",

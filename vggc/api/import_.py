@@ -91,6 +91,11 @@ def _targets(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{stem}.vgg"), out.with_name(f"{stem}.safetensors")
 
 
+def weights_target(out: Path) -> Path:
+    """The file of weights that is written for a name, with its ending or without."""
+    return _targets(out)[1]
+
+
 def _write(net: ImportedNet, spec: Path, weights: Path) -> None:
     """Writes both files, or none."""
     with all_or_none() as made:

@@ -32,11 +32,17 @@ if TYPE_CHECKING:
     type=IMAGE_SIZE,
     help="Height and width of the input, where the net leaves that open.",
 )
+@click.option(
+    "--net",
+    metavar="SPEC",
+    help="For a file of weights alone: the net that they are of, a file or a zoo name.",
+)
 @preprocessing_option
 def command(
     files: tuple[str, ...],
     out: Path | None,
     size: tuple[int, int] | None,
+    net: str | None,
     preprocessing: str | None,
 ) -> None:
     """Write a net of another framework as a spec and its weights.
@@ -45,15 +51,41 @@ def command(
     (deploy.prototxt net.caffemodel, net.cfg net.weights), or the name of a net of a package that is
     installed (torchvision:vgg16, timm:vgg16_bn), with a file of its weights or without. The net is
     compared with the original where the engine of that is installed. Exit code 1 means that they
-    differ.
+    differ. With --net, FILES is one file of weights, of PyTorch, Keras or safetensors, which are
+    written to NAME.safetensors by our names.
     """
     from vggc.api.import_ import ImportOptions, import_net
 
+    if net is not None:
+        report_weights(files, net, out, size, preprocessing)
+        return
     options = ImportOptions(files=files, out=out, size=size, preprocessing=preprocessing)
     found = import_net(options, console.status)
     report(found)
     if found.comparison is not None and not found.comparison.agrees:
         raise CheckFailed
+
+
+def report_weights(
+    files: tuple[str, ...],
+    net: str,
+    out: Path | None,
+    size: tuple[int, int] | None,
+    preprocessing: str | None,
+) -> None:
+    """Writes the weights in one file for a net that there is, and prints what was written."""
+    from vggc.api.import_ import weights_target
+    from vggc.api.import_weights import import_weights
+
+    if len(files) != 1:
+        raise click.UsageError("`--net` says whose the weights in one file are; give one file")
+    path = Path(files[0])
+    found = import_weights(path, net, weights_target(out or Path(path.stem)), size, preprocessing)
+    if found.loaded.told:
+        console.status(in_line(found.loaded.told))
+    console.out(f"{found.path}: {console.count(found.values, 'value')} of {in_line(found.net)}")
+    told = in_command(found.path)
+    console.status(f"next: vggc compile {in_command(net)} --weights {told} --out {found.path.stem}")
 
 
 def report(found: Imported) -> None:
