@@ -224,7 +224,7 @@ def _matched(
     parts: Sequence[WeightedNode], modules: Sequence[FileModule], left_out: tuple[str, ...]
 ) -> Match:
     places = {
-        f"{part.name}.{role}": f"{module.name}.{role}" if module.name else role
+        f"{part.name}.{role}": module.place(role)
         for part, module in zip(parts, modules, strict=True)
         for role in part.weights
     }

@@ -25,6 +25,9 @@ MOST_STEPS = 1 << 20
 DEEPEST = 32
 """How many parts within one another a name has; what is deeper is one word."""
 
+SCALES = {"layer_scale", "layer_scale_parameter", "gamma"}
+"""What torchvision, Transformers and timm call what multiplies the channels of a block."""
+
 NUMBER = re.compile(r"(\d+)([a-z]?)(?![a-zA-Z0-9])|(\d+)")
 """A number in a name, which may end in a letter: `layer1`, `inception4a`, `branch3x3`."""
 
@@ -43,10 +46,17 @@ class WeightedNode:
 
 @dataclass(frozen=True)
 class FileModule:
-    """The tensors of one module in a file, by the last words of their names."""
+    """The tensors of a module in a file, by the last words of their names. One that is `bare` is a
+    tensor by itself, which has a name instead of a role.
+    """
 
     name: str
     tensors: Mapping[str, FileTensor]
+    bare: bool = False
+
+    def place(self, role: str) -> str:
+        """The name of one of its tensors in the file."""
+        return self.name if self.bare else f"{self.name}.{role}".removeprefix(".")
 
 
 @dataclass(frozen=True)
@@ -72,21 +82,38 @@ def weighted_nodes(graph: Graph) -> list[WeightedNode]:
 
 
 def file_modules(tensors: Mapping[str, FileTensor]) -> list[FileModule]:
-    """The modules of a file in order; what counts, and what are no floats, is left out."""
+    """The modules of a file in order; what counts, and what are no floats, is left out.
+
+    What multiplies the channels that a block of modules gives, as the `layer_scale` or `gamma` of
+    ConvNeXt's blocks, is a module behind that block: PyTorch writes a module's own weights first.
+    """
     found: dict[str, dict[str, FileTensor]] = {}
     for name, tensor in tensors.items():
         if tensor.is_float and not is_counter(name):
             module, _, role = name.rpartition(".")
             found.setdefault(module, {})[role] = tensor
-    return [FileModule(name, roles) for name, roles in found.items()]
+    modules = [FileModule(name, roles) for name, roles in found.items()]
+    for module in [each for each in modules if each.tensors.keys() <= SCALES]:
+        index = modules.index(module)
+        end = index + 1
+        while end < len(modules) and modules[end].name.startswith(f"{module.name}."):
+            end += 1
+        scales = [
+            FileModule(f"{module.name}.{role}", {"weight": tensor}, bare=True)
+            for role, tensor in module.tensors.items()
+        ]
+        modules[index:end] = [*modules[index + 1 : end], *scales]
+    return modules
 
 
 def has_shape(wanted: Shape, found: Shape) -> bool:
     """Whether values of a shape are those of another: a dense layer may be a convolution over the
-    whole map, and the other way round.
+    whole map, and the other way round; what multiplies channels may have axes of 1 behind them.
     """
     is_turned = {len(wanted), len(found)} == {2, 4}
-    return wanted == found or (is_turned and wanted[0] == found[0] and prod(wanted) == prod(found))
+    is_scale = len(wanted) == 1 and found == (*wanted, 1, 1)
+    is_alike = is_turned and wanted[0] == found[0] and prod(wanted) == prod(found)
+    return wanted == found or is_scale or is_alike
 
 
 def fits(part: WeightedNode, module: FileModule) -> bool:
