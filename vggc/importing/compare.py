@@ -19,9 +19,8 @@ from vggc.ir.weights import Weights
 TOLERANCE = 1e-5
 """The largest relative L2 difference of two engines that compute the same in float32."""
 
-
 OF_SHARES = 1e-6
-"""The same of a single value where all are shares of one."""
+"""Difference of a single value, where all are shares of one, that is still agreement."""
 SHARES = ("sigmoid", "hardsigmoid")
 """Activations that give shares of one, as a soft-max does."""
 

@@ -81,10 +81,11 @@ def seeded(graph: Graph, seed: int) -> Weights:
 
 
 def shares_of_sums(graph: Graph) -> dict[str, float]:
-    """By which factors the last weights of paths that are added up are smaller, by their names.
+    """The factors by which the last weights of paths that are added up are smaller, by their names.
 
-    Of n paths that all have weights each gives 1/√n. Where a path passes on what it gets, others
-    give 1/√s, s being the sums of the net: as many of them make values larger by e at most.
+    Where n paths all have weights, the factor of each is 1/√n. Where a path passes on what it gets,
+    the other paths have 1/√s, s being the number of sums in the net: so many sums make values
+    larger by e at most.
     Source: Zhang et al. 2019, "Fixup initialization", section 3, for the idea.
     """
     sums = [node for node in graph.nodes if isinstance(node.op, Add)]

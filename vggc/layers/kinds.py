@@ -803,7 +803,7 @@ class Softmax2dKind(Kind):
 class ShuffleKind(Kind):
     name = "shuffle"
     doc = "Channel shuffle: the first channel of each group, then their second ones, and so on."
-    example = "shuffle groups=3"
+    example = "shuffle groups=4"
 
     groups: int = _param(
         "groups of neighbouring channels; mostly those of the convolution before",

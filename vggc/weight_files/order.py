@@ -93,14 +93,14 @@ def file_modules(tensors: Mapping[str, FileTensor]) -> list[FileModule]:
             module, _, role = name.rpartition(".")
             found.setdefault(module, {})[role] = tensor
     modules = [FileModule(name, roles) for name, roles in found.items()]
-    for module in [each for each in modules if each.tensors.keys() <= SCALES]:
-        index = modules.index(module)
+    for block in [each for each in modules if each.tensors.keys() <= SCALES]:
+        index = modules.index(block)
         end = index + 1
-        while end < len(modules) and modules[end].name.startswith(f"{module.name}."):
+        while end < len(modules) and modules[end].name.startswith(f"{block.name}."):
             end += 1
         scales = [
-            FileModule(f"{module.name}.{role}", {"weight": tensor}, bare=True)
-            for role, tensor in module.tensors.items()
+            FileModule(f"{block.name}.{role}", {"weight": tensor}, bare=True)
+            for role, tensor in block.tensors.items()
         ]
         modules[index:end] = [*modules[index + 1 : end], *scales]
     return modules
