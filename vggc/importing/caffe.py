@@ -124,7 +124,9 @@ class _Definition:
         if not means and not told.has("scale"):
             if channels != COLOURS:
                 return WeightFacts()
-            self.notes.append("nothing tells how pictures are prepared: BGR less ImageNet's mean")
+            self.notes.append(
+                "nothing tells how pictures are prepared: BGR less ImageNet's mean is assumed"
+            )
             return WeightFacts(CAFFE.at((channels, height, width)))
         if len(means) not in (0, 1, channels):
             place = told.places("mean_value")[0]
