@@ -92,18 +92,24 @@ def file_modules(tensors: Mapping[str, FileTensor]) -> list[FileModule]:
         if tensor.is_float and not is_counter(name):
             module, _, role = name.rpartition(".")
             found.setdefault(module, {})[role] = tensor
-    modules = [FileModule(name, roles) for name, roles in found.items()]
-    for block in [each for each in modules if each.tensors.keys() <= SCALES]:
-        index = modules.index(block)
-        end = index + 1
-        while end < len(modules) and modules[end].name.startswith(f"{block.name}."):
-            end += 1
-        scales = [
-            FileModule(f"{block.name}.{role}", {"weight": tensor}, bare=True)
-            for role, tensor in block.tensors.items()
-        ]
-        modules[index:end] = [*modules[index + 1 : end], *scales]
-    return modules
+    placed: list[FileModule] = []
+    open_blocks: list[FileModule] = []
+    for each in (FileModule(name, roles) for name, roles in found.items()):
+        while open_blocks and not each.name.startswith(f"{open_blocks[-1].name}."):
+            placed += scales_of(open_blocks.pop())
+        if each.tensors.keys() <= SCALES:
+            open_blocks.append(each)
+        else:
+            placed.append(each)
+    return [*placed, *(scale for block in reversed(open_blocks) for scale in scales_of(block))]
+
+
+def scales_of(block: FileModule) -> list[FileModule]:
+    """What multiplies the channels of a block, as modules."""
+    return [
+        FileModule(f"{block.name}.{role}", {"weight": tensor}, bare=True)
+        for role, tensor in block.tensors.items()
+    ]
 
 
 def has_shape(wanted: Shape, found: Shape) -> bool:
