@@ -115,15 +115,18 @@ class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
         size = out.channels // groups
         x, y = buffers.values()
         clear_halo(y, out)
-        with (
-            parallel_rows(out) as (n, i),
-            serial("j", out.width) as j,
-            serial("c", size) as c,
-            # Written out, so that LLVM writes vectors whose lanes are of several groups.
-            serial("group", groups, unroll=groups <= MAX_TERMS) as group,
-        ):
-            at = inside(out, n, i, j, c * groups + group)
-            y[at] = x[inside(source, n, i, j, group * size + c)]
+        with parallel_rows(out) as (n, i), serial("j", out.width) as j, serial("c", size) as c:
+
+            def move(group: Expr | int) -> None:
+                at = inside(out, n, i, j, c * groups + group)
+                y[at] = x[inside(source, n, i, j, group * size + c)]
+
+            if groups <= MAX_TERMS:  # of few LLVM makes stores of vectors, if they are written out
+                for each in range(groups):
+                    move(each)
+            else:
+                with serial("group", groups) as group:
+                    move(group)
 
 
 class UpsampleRows(FixedCpuAlgorithm[Upsample]):
