@@ -13,7 +13,7 @@ from vggc.importing.items import ForeignOutput
 from vggc.importing.net import ImportedNet
 from vggc.importing.views import settled
 from vggc.ir.graph import Head
-from vggc.ir.ops import Activation, Softmax
+from vggc.ir.ops import Activation, Softmax, Softmax2d
 from vggc.ir.weights import Weights
 
 TOLERANCE = 1e-5
@@ -90,7 +90,7 @@ def compare(
 
 def _gives_shares(net: ImportedNet, head: Head) -> bool:
     match net.graph.nodes[head.node].op:
-        case Softmax():
+        case Softmax() | Softmax2d():
             return True
         case Activation(function=function):
             return function in SHARES
