@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from tests.importing.nets import NetMaker, agrees, imported, layers
+from tests.support.nets import graph_of
 from vggc.backends.onnx import save_onnx
 from vggc.importing.net import import_foreign
 from vggc.importing.onnx_file import read_onnx
@@ -56,6 +57,18 @@ def test_a_net_of_others_reads_as_its_paper() -> None:
         "| concat(skip, batchnorm | relu | conv1-128 norm=batch act=relu | conv3-32) ×16 "
         "| batchnorm | relu | gap | fc-1000"
     )
+
+
+def test_what_is_exported_in_several_operators_comes_back_as_one_word(tmp_path: Path) -> None:
+    graph = graph_of(
+        "conv3-64 norm=group act=gelu | deconv4-16 stride=2 norm=layer"
+        " | deconv3-8 stride=2 groups=2 | groupnorm groups=4 eps=1e-3 | layernorm"
+        " | stochasticpool3 stride=2 padding=1 | stochasticpool"
+        " | gap | fc-32 norm=layer | fc-10"
+    )
+    path = tmp_path / "net.onnx"
+    save_onnx(graph, seeded(graph, 0), path, {})
+    assert computed(import_foreign(read_onnx(path)).graph) == computed(graph)
 
 
 def residual(n: NetMaker, x: str, width: int) -> str:

@@ -212,10 +212,13 @@ def test_blocks_touch_what_their_kernel_says(
 @needs_compiler
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_thread_holds_is_not_in_memory(name: str, made: Callable[[str], Made]) -> None:
-    """A kernel takes what its function takes, and the sums of blocks that share a tile."""
+    """A kernel takes what its function takes, the sums of blocks that share a tile, and the means
+    and deviations of a group normalisation.
+    """
     _, code, _ = made(name)
     taken = {buffer for launch in code.launches for buffer in launch.buffers}
-    assert taken - set(code.parameters) <= {"parts"}
+    of_groups = {"row_means", "row_squares", "means", "scales"}
+    assert taken - set(code.parameters) <= {"parts", *of_groups}
 
 
 @pytest.mark.slow

@@ -268,6 +268,37 @@ def _layernorms(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     return replace(item, word="layernorm", reads=(x,), options={"eps": eps}, tensors=tensors)
 
 
+def _stochastic_pools(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
+    """A mean of windows weighted by their own values, as vggc exports it: the mean of the squares
+    of what is above zero, divided by its mean or, where that is zero, by next to nothing.
+    """
+    if item.word != "div":
+        return None
+    weighted, divisor = (work.items[read] for read in item.reads)
+    least = divisor.options.get("min")
+    if (
+        divisor.word != "clip"
+        or divisor.options.keys() != {"min"}
+        or not _is_next_to_nothing(least)
+    ):
+        return None
+    means = work.items[divisor.reads[0]]
+    if not weighted.word == means.word == "avgpool":
+        return None
+    if (weighted.size, weighted.options) != (means.size, means.options):
+        return None
+    squares, values = work.items[weighted.reads[0]], work.items[means.reads[0]]
+    if squares.word != "mul" or squares.reads != means.reads * 2 or values.word != "relu":
+        return None
+    options = {key: value for key, value in means.options.items() if key != "border"}
+    word = "stochasticpool"
+    return replace(item, word=word, reads=values.reads, size=means.size, options=options)
+
+
+def _is_next_to_nothing(number: object) -> bool:
+    return isinstance(number, float) and 0 < number < 1e-30
+
+
 # ---------------------------------------------------------------- layers
 
 
@@ -446,6 +477,7 @@ PASSES: tuple[PassStep, ...] = (
     _gates,
     _products,
     _lines,
+    _stochastic_pools,
     _layernorms,
     _lines_into_layers,
     _pads_into_windows,

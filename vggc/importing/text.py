@@ -177,7 +177,7 @@ def default_text(item: ForeignItem, key: str) -> str | None:
     """What an option is where a layer does not say it; None where it must."""
     rows, columns = item.size or (1, 1)
     match item.word, key:
-        case (("pool" | "avgpool"), "stride"):
+        case (("pool" | "avgpool" | "stochasticpool"), "stride"):
             return option_text((rows, columns))
         case "conv", "padding":
             dilation = item.options["dilation"]
