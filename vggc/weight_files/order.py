@@ -107,7 +107,7 @@ def file_modules(tensors: Mapping[str, FileTensor]) -> list[FileModule]:
 def scales_of(block: FileModule) -> list[FileModule]:
     """What multiplies the channels of a block, as modules."""
     return [
-        FileModule(f"{block.name}.{role}", {"weight": tensor}, bare=True)
+        FileModule(f"{block.name}.{role}".removeprefix("."), {"weight": tensor}, bare=True)
         for role, tensor in block.tensors.items()
     ]
 
