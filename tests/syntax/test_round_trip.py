@@ -248,3 +248,11 @@ def test_nets_built_on_one_another_read_back_as_the_same() -> None:
 def test_a_hundred_and_fifty_of_them_do() -> None:
     for seed in range(12, 150):
         assert_drawn(seed)
+
+
+def test_joins_in_one_another_are_written_in_no_time() -> None:
+    text = "conv3-4"
+    for _ in range(40):
+        text = f"add(\n{text},\nskip\n)"
+    whole = format_net(parse(Source("deep.vgg", f"net deep input 4x8x8\n{text}\n")))
+    assert format_net(parse(Source("deep.vgg", whole))) == whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vggc.syntax.ast import (
     Block,
@@ -191,13 +192,21 @@ def _opened(join: Layer) -> str:
 
 def _paths(paths: tuple[Body, ...], indent: str) -> Iterator[str]:
     """Each path on lines of its own, all but the last with a comma behind it."""
-    bars = any(len(list(_rows(path, ""))) > 1 for path in paths)
+    bars = any(map(_has_rows, paths))
     for path in paths:
         comma = "" if path is paths[-1] else ","
         *rows, last = _body(path, indent + (2 * INDENT if bars else INDENT))
         yield from rows
         behind = _last_comment(path)
         yield last.removesuffix(behind) + comma + behind
+
+
+def _has_rows(body: Body) -> bool:
+    """Whether a chain stands in several rows, told without writing them: joins in one another would
+    be written twice as often with each level.
+    """
+    pieces = [item.item if isinstance(item, Repeat) else item for item in body]
+    return any(piece.trivia.row or before.trivia.behind for before, piece in pairwise(pieces))
 
 
 def _last_comment(body: Body) -> str:
