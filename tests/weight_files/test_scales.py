@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.support.nets import graph_of
 from vggc.ir.weights import seeded
+from vggc.support.diagnostics import UserError
 from vggc.weight_files.load import load
 
 CONVNEXT = (
@@ -66,3 +67,11 @@ def test_a_scale_of_a_block_is_matched_behind_its_layers(
     assert found.weights.keys() == weights.keys()
     for name, tensor in weights.items():
         assert np.array_equal(found.weights[name], tensor), name
+
+
+@pytest.mark.parametrize("names", [(".weight", ".bias"), ("a..weight", "a..bias")])
+def test_a_name_with_an_empty_part_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(dict(zip(names, (torch.ones(3, 3), torch.ones(3)), strict=True)), file)
+    with pytest.raises(UserError, match="has an empty part"):
+        load(file, graph_of("gap | fc-3", "3x8x8"))

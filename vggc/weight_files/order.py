@@ -19,6 +19,7 @@ from typing import TypeAlias
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Shape, Weight
 from vggc.weight_files.weight_file import FileTensor, is_counter
+from vggc_runtime.json_file import MalformedError
 
 MOST_STEPS = 1 << 20
 """How many modules are tried in looking for an order: some hundreds suffice for ResNet-152."""
@@ -86,9 +87,13 @@ def file_modules(tensors: Mapping[str, FileTensor]) -> list[FileModule]:
 
     What multiplies the channels that a block of modules gives, as the `layer_scale` or `gamma` of
     ConvNeXt's blocks, is a module behind that block: PyTorch writes a module's own weights first.
+
+    Raises: MalformedError where a name has an empty part.
     """
     found: dict[str, dict[str, FileTensor]] = {}
     for name, tensor in tensors.items():
+        if not all(name.split(".")):
+            raise MalformedError(f"the name of the tensor `{name}` has an empty part")
         if tensor.is_float and not is_counter(name):
             module, _, role = name.rpartition(".")
             found.setdefault(module, {})[role] = tensor
