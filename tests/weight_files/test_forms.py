@@ -279,14 +279,15 @@ def test_another_number_of_classes_is_told(tmp_path: Path) -> None:
     assert "the weight `fc.weight` in" in text
     assert "has the wrong shape for `fc2`" in text
     assert "needs (5, 16), the file holds (1000, 16)" in text
-    assert "give `--classes 1000`" in text
+    assert "name the net with as many, 'sample(classes=1000)', or its file likewise" in text
 
 
 def test_another_size_of_images_is_told(tmp_path: Path) -> None:
     graph, weights = sample()
     weights["fc3.weight"] = np.zeros((6, 5 * 7 * 7), np.float32)
     text = refusal(write_pytorch(tmp_path / "net.pth", weights), graph)
-    assert "sees maps of 7x7 here, this one of 3x2: it takes images of another size" in text
+    assert "sees maps of 7x7 here, this one of 3x2: it takes images of another size: " in text
+    assert "`--input 28`, or `input 3x28x28` in the net's file" in text
 
 
 def test_images_of_other_channels_are_told(tmp_path: Path) -> None:

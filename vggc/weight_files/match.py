@@ -4,15 +4,15 @@ shape. Nothing is read here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import isqrt, prod
 from pathlib import Path
 
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Conv2d, Flatten, Linear, Shape, Weight
-from vggc.support.diagnostics import UserError, nearest
+from vggc.ir.ops import Conv2d, Flatten, Linear, Misfit, Shape, Weight
+from vggc.support.diagnostics import UserError, in_command, nearest
 from vggc.weight_files import diagnostics
 from vggc.weight_files.names import OWN, NameStyle, styles
 from vggc.weight_files.order import (
@@ -33,6 +33,8 @@ from vggc.weight_files.weight_file import WeightFile, is_counter
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 """Parts of published files that only train a net, which most nets of that name do not have."""
+LARGEST_TRIED = 1024
+"""Pixels of the largest images of which it is tried whether a file's net takes them."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +306,10 @@ def misshapen(
 def likely(graph: Graph, node: Node, wanted: Shape, found: Shape) -> str:
     """Why a weight of a net has another shape in a file, most likely."""
     if wanted[1:] == found[1:] and _classifies(graph, node):
-        return f"the file's net tells {found[0]:,} classes apart: give `--classes {found[0]}`"
+        return (
+            f"the file's net tells {found[0]:,} classes apart: name the net with as many,"
+            f" {in_command(f'{graph.name}(classes={found[0]})')}, or its file likewise"
+        )
     if isinstance(node.op, Conv2d) and len(found) == 4:
         outputs, inputs, height, width = wanted
         if found == (width, height, outputs, inputs):
@@ -318,7 +323,7 @@ def likely(graph: Graph, node: Node, wanted: Shape, found: Shape) -> str:
         if found[0] == wanted[0] and side * side * channels == prod(found[1:]):
             return (
                 f"the file's net sees maps of {side}x{side} here, this one of {height}x{width}:"
-                " it takes images of another size"
+                f" it takes images of another size{_size_for(graph, node, side)}"
             )
     return "is the file of another net, another input size or another number of classes?"
 
@@ -335,13 +340,47 @@ def _classifies(graph: Graph, node: Node) -> bool:
     return True
 
 
+def _size_for(graph: Graph, node: Node, side: int) -> str:
+    """How to ask for images of which a dense layer sees maps of that side, in words; nothing where
+    no square ones of up to `LARGEST_TRIED` pixels are such.
+    """
+    flatten = next(i for i in _line(graph, node) if isinstance(graph.nodes[i].op, Flatten))
+    before = graph.nodes[: graph.nodes[flatten].inputs[0] + 1]
+    for size in chain(range(32, LARGEST_TRIED + 1, 32), range(1, LARGEST_TRIED + 1)):
+        if _map_at(before, size) == (side, side):
+            return (
+                f": `--input {size}`, or `input {graph.input[0]}x{size}x{size}` in the net's file"
+            )
+    return ""
+
+
+def _map_at(nodes: Sequence[Node], size: int) -> tuple[int, ...]:
+    """Height and width of what the last of these nodes gives of square images; nothing where they
+    are too small.
+    """
+    shapes: list[Shape] = [(nodes[0].shape[0], size, size)]
+    try:
+        for node in nodes[1:]:
+            shapes.append(node.op.output(*(shapes[read] for read in node.inputs)))
+    except Misfit:
+        return ()
+    return shapes[-1][1:]
+
+
+def _line(graph: Graph, node: Node) -> Iterator[int]:
+    """The nodes that one node reads, one behind the other, as far as each reads one alone."""
+    while len(node.inputs) == 1:
+        yield node.inputs[0]
+        node = graph.nodes[node.inputs[0]]
+
+
 def flattened(graph: Graph, node: Node) -> tuple[int, int, int] | None:
     """The map (C, H, W) whose values a node reads one behind the other, if it reads such."""
-    while len(node.inputs) == 1:
-        node = graph.nodes[node.inputs[0]]
-        if isinstance(node.op, Flatten):
-            channels, height, width = graph.source(node)
+    for index in _line(graph, node):
+        each = graph.nodes[index]
+        if isinstance(each.op, Flatten):
+            channels, height, width = graph.source(each)
             return channels, height, width
-        if len(node.shape) != 1 or not node.op.elementwise:
+        if len(each.shape) != 1 or not each.op.elementwise:
             return None
     return None
