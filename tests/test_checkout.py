@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import takewhile
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support import ROOT
-from vggc.cli import COMMANDS
+from vggc.cli import COMMANDS, cli
 from vggc.program import zoo
 from vggc_runtime.version import __version__
 
@@ -40,6 +43,19 @@ def test_readme_shows_the_zoo_file_as_it_is() -> None:
 def test_readme_names_every_command_and_every_net() -> None:
     assert all(f"vggc {name}" in README for name in COMMANDS)
     assert all(f"`{name}`" in README for name in zoo())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/importing.md"])
+def test_every_command_in_a_box_is_one(page: str) -> None:
+    """As far as its words tell: the command, its options and their values."""
+    text = (ROOT / page).read_text("utf-8").replace("\\\n", "")
+    found = re.findall(r"(?m)^    (?:\$ )?vggc (\S+)(.*)$", text)
+    assert len(found) >= 10
+    for name, rest in found:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, name
+        words = takewhile(lambda word: word != "&&", shlex.split(rest, comments=True))
+        command.make_context(name, list(words))
 
 
 def pages() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.utils import extract_model
 
 from tests.importing.nets import NetMaker
 from vggc.backends.onnx import save_onnx
@@ -44,6 +46,17 @@ def test_tensors_stay_in_the_file_until_somebody_wants_them(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match="become shorter"):
         found.tensors["c1"].read()
+
+
+def test_a_net_that_is_cut_off_as_the_manual_says_comes_in(tmp_path: Path) -> None:
+    """Before the operator that there is no word for, at what its refusal says that it reads."""
+    maker = NetMaker(1, 2, 4, 4)
+    maps = maker.op("Conv", "x", maker.random(3, 2, 3, 3))
+    onnx.save(maker.model(maker.op("Det", maps)), tmp_path / "model.onnx")
+    (read,) = re.findall(r"which reads `(\w+)`", refusal(tmp_path / "model.onnx"))
+    cut = tmp_path / "cut.onnx"
+    extract_model(tmp_path / "model.onnx", cut, ["x"], [read], check_model=False)
+    assert "conv3-3" in import_foreign(read_onnx(cut)).text
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])

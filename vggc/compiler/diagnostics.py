@@ -60,7 +60,7 @@ class WeightTooLarge(Diagnostic):
 
 class OtherWeights(Diagnostic):
     title = "{net} takes other weights for images of {size} pixels than for those of {main}"
-    label = "only one of both takes `{weight}` there"
+    label = "only one of the two takes `{weight}`"
     help = "compile the net for each of the sizes by itself"
     net: str
     size: str

@@ -53,8 +53,8 @@ class NotSayable(Diagnostic):
 
 class Tangled(Diagnostic):
     title = "the paths of {path} cannot be written as joins"
-    label = "its layers read one another crosswise, or joins stand in one another too deep"
-    help = "name a layer before them as the output, and compute the rest elsewhere"
+    label = "its layers read one another crosswise, or the joins would be nested too deep"
+    help = "cut the net off before them: docs/importing.md says how"
     path: str
 
 

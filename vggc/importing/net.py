@@ -131,7 +131,7 @@ def _refuse_unknown(path: str, net: ForeignItems) -> None:
         if item.word not in BY_WORD:
             what = NO_WORDS.get(item.word, f"`{item.word}`")
             hint = HINTS.get(item.node.kind) or (
-                "name the layer before it as the output, and compute the rest elsewhere"
+                "cut the net off before it: docs/importing.md says how"
             )
             raise UserError(NoWordFor(path, what, item.node.place, item.node.inputs, hint))
 

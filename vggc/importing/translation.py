@@ -163,7 +163,7 @@ class Translation:
 
     def refuse(self, node: Operator, what: str, hint: str) -> NoReturn:
         """Raises: UserError: there is no word for an operator."""
-        hint = hint or "name the layer before it as the output, and compute the rest elsewhere"
+        hint = hint or "cut the net off before it: docs/importing.md says how"
         raise UserError(NoWordFor(self.path, what, node.place, node.inputs, hint))
 
     def live(self, node: Operator, position: int = 0) -> Live:

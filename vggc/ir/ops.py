@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf, prod
+from math import gcd, inf, prod
 from typing import Literal, TypeAlias
 
 from vggc.ir.activations import ACTIVATIONS, ActivationFunction
@@ -195,8 +195,7 @@ class Conv2d(_Op):
     def output(self, x: Shape, *others: Shape) -> Shape:
         channels, height, width = _map(x)
         for count, what in ((channels, "come in"), (self.channels, "go out")):
-            if count % self.groups:
-                raise Misfit(f"{count} channels {what}, which {self.groups} groups do not divide")
+            _divide(self.groups, count, what, gcd(channels, self.channels))
         return (self.channels, *_slide(self.window(x), (height, width)))
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
@@ -232,8 +231,7 @@ class ConvTranspose2d(_Op):
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         channels, *size = _map(x)
-        if channels % self.groups:
-            raise Misfit(f"{channels} channels come in, which {self.groups} groups do not divide")
+        _divide(self.groups, channels, "come in", gcd(channels, self.channels))
         rows, columns = (
             (extent - 1) * stride + kernel - before - behind
             for extent, stride, kernel, before, behind in zip(
@@ -702,8 +700,7 @@ class Shuffle(_Op):
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         channels, _, _ = _map(x)
-        if channels % self.groups:
-            raise Misfit(f"{channels} channels come in, which {self.groups} groups do not divide")
+        _divide(self.groups, channels, "come in", channels)
         return x
 
 
@@ -851,6 +848,17 @@ def _list(*shapes: Shape) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
+def _divide(groups: int, channels: int, what: str, both: int) -> None:
+    """Raises: Misfit unless channels can be parted into so many groups of one size; `both` is the
+    greatest number that divides those that come in and those that go out.
+    """
+    if channels % groups:
+        fitting = (number for number in range(2, both + 1) if both % number == 0)
+        near = min(fitting, key=lambda number: abs(number - groups), default=1)
+        reason = f"{channels} channels {what}, which {groups} groups do not divide"
+        raise Misfit(reason, f"the nearest number that does is {near}: `groups={near}`")
+
+
 def _counted(x: Shape) -> str:
     """What the first extent of a shape counts."""
     return "channels" if len(x) == 3 else "features"
@@ -867,8 +875,8 @@ def _of_one_size(x: Shape, other: Shape) -> str:
     if 1 not in apart or max(apart) > 1:
         return ""
     return (
-        "an even kernel keeps the resolution without `padding=`, or with more on one side, "
-        "`padding=0x0x1x1`; `round=` of a pool is up or down"
+        "leave out the `padding=` of an even kernel, which then keeps the resolution, or pad one "
+        "side, as in `padding=0x0x1x1`; of a pool, `round=up` or `round=down` may fit"
     )
 
 
@@ -895,7 +903,7 @@ def _slide(window: Window, size: Pair, ceil: bool = False) -> Pair:
         hint = "give the net a larger input, or take away a `pool` before it"
         if window.dilation != (1, 1):
             dilated = f", which its dilation makes {describe(window.extent)},"
-            hint = f"dilate it less, leave `padding` out, or {hint}"
+            hint = f"dilate it less, leave `padding` out, {hint}"
         raise Misfit(
             f"its {describe(window.kernel)} window{dilated} is larger than the {describe(size)} "
             "map",

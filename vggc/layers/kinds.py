@@ -296,7 +296,7 @@ class Conv(Kind):
     padding: Sides | None = _padding(
         "rows and columns around the map",
         None,
-        "half the kernel, what is odd below and right, which keeps the resolution",
+        "what keeps the resolution: half the kernel on each side, an odd one below and right",
     )
     border: Border | None = _param(
         "what the padding is: zeros, the edge, the map's reflection without its edge, or the map "
@@ -363,7 +363,7 @@ class Deconv(Kind):
     padding: Sides | None = _padding(
         "rows and columns that are taken away of the output",
         None,
-        "what is more than the stride times the input, half of it, what is odd above and left",
+        "what leaves the stride times the input, half on each side, an odd one above and left",
     )
     groups: int = _param(
         "groups of channels; each output sees the inputs of its own group",
@@ -736,7 +736,11 @@ class ClipKind(Kind):
     def clash(self) -> Clash | None:
         match self.min, self.max:
             case None, None:
-                return Clash("min", "neither `min` nor `max` is given", "as in `clip min=0 max=6`")
+                return Clash(
+                    "min",
+                    "neither `min` nor `max` is given",
+                    "give one or both: `clip min=0 max=6`",
+                )
             case float(low), float(high) if low >= high:
                 reason = f"`min` is {low:g}, so that no two values would differ"
                 return Clash("max", reason, "the larger of the two is `max`")

@@ -328,9 +328,9 @@ class EndsWithinEpoch(Diagnostic):
 
 
 class DropsInOtherUnits(Diagnostic):
-    title = "the run in `{path}` drops its rate after so many {unit} as `step at=` says"
-    label = "with a length in {other} they would be taken for {other}"
-    help = "say the new length in {unit}: `--set {unit}=…`"
+    title = "the run in `{path}` counts the drops of its rate, `step at=`, in {unit}"
+    label = "with a length in {other} their numbers would be taken for {other}"
+    help = "give the new length in {unit}: `--set {unit}=…`"
 
     path: str
     unit: str
