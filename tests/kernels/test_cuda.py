@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 import tvm
 import tvm_ffi
 
-from tests.support.cuda_on_cpu import generate, run
+from tests.support.compiled_kernels import Made
+from tests.support.cuda_on_cpu import call, compile_kernels, generate, generate_all, run
 from tests.support.workload_reference import (
     ACTIVATIONS,
     ELEMENTWISE,
@@ -131,12 +134,27 @@ WORKLOADS: dict[str, Workload] = {
     **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
 }
 
+ENDS = [-1e30, -200, -89, -1e-30, -0.0, 0.0, 1e-30, 89, 200, 1e30]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """The kernel of each workload, and of each activation at its ends, in one library."""
+    layout = Map(1, 1, 1, len(ENDS))
+    alone = {f"{name} at its ends": Pointwise(layout, layout, a) for name, a in ACTIVATIONS.items()}
+    kernels = {name: kernel(work, max_error=0) for name, work in {**WORKLOADS, **alone}.items()}
+    numbered = {name: f"f{index}" for index, name in enumerate(kernels)}
+    codes = generate_all({numbered[name]: made.func for name, made in kernels.items()})
+    source = next(iter(codes.values())).source
+    library = ctypes.CDLL(str(compile_kernels(source, tmp_path_factory.mktemp("kernels"))))
+    return lambda name: (library, codes[numbered[name]], kernels[name])
+
 
 @needs_compiler
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_kernel_computes_its_workload(name: str, tmp_path: Path) -> None:
-    code = kernel(WORKLOADS[name], max_error=0)
-    check(WORKLOADS[name], code.func, code.packing, tmp_path)
+def test_a_kernel_computes_its_workload(name: str, compiled: Callable[[str], Made]) -> None:
+    library, code, made = compiled(name)
+    check(WORKLOADS[name], made.packing, lambda *arrays: call(library, code, *arrays))
 
 
 @needs_compiler
@@ -145,7 +163,7 @@ def test_a_kernel_computes_its_workload(name: str, tmp_path: Path) -> None:
 def test_conv_with_every_tile(tile: gemm.Tile, splits: int, tmp_path: Path) -> None:
     workload = conv((1, 13, 12, 20), 70, halos=(1, 1))
     func = convolution(workload, gemm.Tiling(tile, splits))
-    check(workload, func, gemm.packing(workload, tile), tmp_path)
+    check_alone(workload, func, gemm.packing(workload, tile), tmp_path)
 
 
 @needs_compiler
@@ -154,18 +172,16 @@ def test_a_dense_layer_on_tensor_cores(name: str, tmp_path: Path) -> None:
     workload, knobs = TENSOR_DENSES[name]
     assert knobs in MmaDense(workload).knobs()
     made = MmaDense(workload).kernel(knobs)
-    check(workload, made.func, made.packing, tmp_path)
+    check_alone(workload, made.func, made.packing, tmp_path)
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_at_its_ends(name: str, tmp_path: Path) -> None:
+def test_an_activation_at_its_ends(name: str, compiled: Callable[[str], Made]) -> None:
     """Large values neither overflow nor turn up as NaN."""
-    x = np.float32([-1e30, -200, -89, -1e-30, -0.0, 0.0, 1e-30, 89, 200, 1e30])
-    layout = Map(1, 1, 1, x.size)
-    y = undefined(layout.shape)
-    func = kernel(Pointwise(layout, layout, ACTIVATIONS[name])).func
-    run(generate(func), tmp_path, x.reshape(layout.shape), y)
+    x, y = np.float32(ENDS), undefined((1, 1, 1, len(ENDS)))
+    library, code, _ = compiled(f"{name} at its ends")
+    call(library, code, x.reshape(y.shape), y)
     expected = activate(ACTIVATIONS[name], x.astype(float))
     np.testing.assert_allclose(y.ravel(), expected, rtol=TOLERANCE, atol=1e-30)
 
@@ -282,7 +298,13 @@ def check_packing(workload: Conv | Dense, packing: Packing | None) -> None:
         np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
 
 
-def check(workload: Workload, func: Any, packing: Packing | None, folder: Path) -> None:
+def check_alone(workload: Workload, func: Any, packing: Packing | None, folder: Path) -> None:
+    """Checks a function that is compiled by itself."""
+    code = generate(func)
+    check(workload, packing, lambda *arrays: run(code, folder, *arrays))
+
+
+def check(workload: Workload, packing: Packing | None, called: Callable[..., None]) -> None:
     """The content is right and the halo zero."""
     random = np.random.default_rng(0)
     sources, out = sides(workload)
@@ -295,7 +317,7 @@ def check(workload: Workload, func: Any, packing: Packing | None, folder: Path) 
     weights = [normal(random, shape) for shape in weight_shapes(workload)]
     packed = [packing.pack(weights[0]), *weights[1:]] if packing else weights
     y = undefined(out.shape)
-    run(generate(func), folder, *inputs, *packed, y)
+    called(*inputs, *packed, y)
     expected = np.zeros(out.shape)
     out.content(expected)[...] = reference(workload, contents, weights)
     assert_close(y, expected)
