@@ -6,6 +6,10 @@ their outputs have been compared, with a rest between two engines until no threa
 table of ratios is printed and saved beside all numbers, after every case. Engines that are not
 installed, or cannot compute a net, are named with the reason.
 
+With `--isa avx2` vggc compiles for a CPU with AVX2 and nothing newer, and torch and OpenVINO are
+held to AVX2, as `held.py` shows of each before it is timed. Engines that cannot be held are left
+out.
+
 int8 is calibrated on pieces of the two photographs that come with scikit-learn, by vggc and by
 its peers alike, and the share of other pieces that get the same top-1 as in float32 is told.
 """
@@ -22,7 +26,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -30,6 +34,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from held import INSTRUCTION_SETS, why_not_held
 from PIL import Image
 from saving import save
 
@@ -37,7 +42,11 @@ from vggc import __version__
 from vggc.support.diagnostics import UserError
 from vggc_runtime.processors import num_cores
 
-NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn", "resnet18", "resnet50")
+NETS = (
+    *("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn", "vgg16_d_dilated"),
+    *("resnet18", "resnet34", "resnet50", "nin", "googlenet", "squeezenet", "mobilenet_v1"),
+    *("densenet121", "inception_v3", "convnext_tiny"),
+)
 BATCHES = (1, 4, 16)
 PRECISIONS = ("float32", "bfloat16", "int8")
 RESULTS = Path(__file__).parent / "results"
@@ -86,6 +95,7 @@ def main() -> None:
     from vggc.measure.engines import PEERS, peer_name, versions
 
     names = [peer_name(text) for text in _names(arguments.peers)] or list(PEERS)
+    not_held = _not_held(names, arguments.isa)
     cases = product(_names(arguments.precision), _names(arguments.nets), arguments.batches)
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -107,9 +117,12 @@ def main() -> None:
         write_pieces(Path(temporary) / "images")
         for precision, net, batch in cases:
             case = Case(net, batch, precision)
-            chosen = [name for name in names if PEERS[name].precision == precision]
+            of_precision = [name for name in names if PEERS[name].precision == precision]
+            chosen = [name for name in of_precision if name not in not_held]
             print(f"{net}, batch {batch}, {precision}", file=sys.stderr, flush=True)
-            rows.append(_in_own_process(case, chosen, arguments, Path(temporary)))
+            row = _in_own_process(case, chosen, arguments, Path(temporary))
+            left_out = {name: not_held[name] for name in of_precision if name in not_held}
+            rows.append(replace(row, missing=row.missing | left_out))
             save(stem, markdown(about, rows), about, rows)
     print(markdown(about, rows))
     print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
@@ -128,9 +141,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--db", type=Path, help="a database of `vggc tune`; without one nothing is tuned"
     )
+    parser.add_argument(
+        "--isa", choices=INSTRUCTION_SETS, help="hold all to these instructions; float32 alone"
+    )
     parser.add_argument("--out", type=Path, help="where to save, without .md and .json")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.isa:
+        arguments.precision = "float32"
+    return arguments
+
+
+def _not_held(names: list[str], isa: str | None) -> dict[str, str]:
+    """The engines that use newer instructions than those of `isa`, each with the reason."""
+    reasons = {name: why_not_held(name, isa) for name in names} if isa else {}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _numbers(text: str) -> list[int]:
@@ -157,6 +182,10 @@ def _in_own_process(
         options += ["--db", str(arguments.db)] if arguments.db else ["--no-db"]
         compile_ = [sys.executable, "-m", "vggc", "compile", case.net, "-o", str(artifact)]
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TMPDIR": temporary}
+        if arguments.isa:
+            limit = INSTRUCTION_SETS[arguments.isa]
+            options += ["--mcpu", limit.mcpu]
+            environment |= limit.environment
         if reason := _failure([*compile_, *options], environment):
             return Row(case, missing={"vggc": f"does not compile: {reason}"})
         told = {

@@ -141,6 +141,31 @@ def test_pieces_to_judge_on_are_not_those_to_calibrate_on(cpu: ModuleType, tmp_p
         assert image.width == image.height >= 160
 
 
+@pytest.mark.parametrize(
+    ("engine", "kernels", "reason"),
+    [
+        ("torch", "jit:avx2", None),
+        ("torch", "jit:avx2\njit_dw:AVX512_core", "it computes by jit_dw:avx512_core"),
+        ("openvino", "gemm_mlas_f32", "names no kernel for avx2"),
+        ("mnn", "jit:avx2", "cannot be held to avx2"),
+    ],
+)
+def test_an_engine_is_held_to_avx2_where_all_its_kernels_say_so(
+    cpu: ModuleType,
+    engine: str,
+    kernels: str,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(command: list[str], env: dict[str, str], **_: object) -> object:
+        assert env["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+        return subprocess.CompletedProcess(command, 0, kernels, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    found = cpu.why_not_held(engine, "avx2")
+    assert found is reason if reason is None else reason in found
+
+
 @pytest.mark.slow
 def test_a_small_net_goes_all_the_way(tiny_file: Path, tmp_path: Path) -> None:
     options = ["--nets", str(tiny_file), "--batches", "2", "--rounds", "1", "--threads", "1"]
