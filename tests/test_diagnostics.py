@@ -188,6 +188,7 @@ PACKAGES = (
     "vggc.evaluation.diagnostics",
     "vggc.inspection.diagnostics",
     "vggc.preprocessing.diagnostics",
+    "vggc.pretrained.diagnostics",
     "vggc.api.trained",
     "vggc.api.export",
     "vggc.deployment.diagnostics",

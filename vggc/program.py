@@ -16,6 +16,7 @@ from vggc.layers.edit import with_block, with_classes, with_defaults
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import Surroundings, resolve
 from vggc.passes.inference import drop_final_softmax
+from vggc.pretrained.table import IMAGENET, PUBLISHED
 from vggc.recipe.course import course_in
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.lengths import moved, with_input
@@ -111,6 +112,8 @@ class Program:
     """Values for its parameters."""
     find: FindSource = beside
     """Where the nets are that it names; an editor knows of some that are on no disk yet."""
+    ancestors: tuple[str, ...] | None = None
+    """The nets that it builds on, nearest first, where its text does not tell any more."""
 
     @cached_property
     def net(self) -> Net:
@@ -134,6 +137,20 @@ class Program:
         return parse(source)
 
     @cached_property
+    def lineage(self) -> tuple[str, ...]:
+        """The names of the net and of those that it builds on, nearest first."""
+        if self.ancestors is not None:
+            return (self.net.name, *self.ancestors)
+        names, written = [self.net.name], self.written
+        while base := written.base:
+            names.append(base.name)
+            source = self.find(base.name, base.span.source)
+            if source is None:
+                break
+            written = parse(source)
+        return tuple(names)
+
+    @cached_property
     def graph(self) -> Graph:
         """The plain net as a graph."""
         return elaborate(self.net)
@@ -150,7 +167,15 @@ class Program:
         return read_protocol(block, self.recipe, self.graph, self.named, zoo())
 
     def other(self, name: str) -> Program | None:
-        """The program of another net that this one's file names; None where there is none."""
+        """The program of another net that this one's file names; None where there is none.
+
+        `imagenet` is the net of the zoo whose published weights a net may begin with: the one that
+        it is, or builds on.
+        """
+        if name == IMAGENET:
+            for each in self.lineage:
+                if each in PUBLISHED:
+                    return from_zoo(each)
         source = self.find(name, self.written.span.source)
         return None if source is None else Program(parse(source), find=self.find)
 
@@ -218,7 +243,7 @@ class Program:
 
     def replace(self, net: Net) -> Program:
         """The program of a plain net in the place of this program's net."""
-        return Program(net, find=self.find)
+        return Program(net, find=self.find, ancestors=self.lineage[1:])
 
     def logits_module(self) -> TorchNet:
         """The net as a torch module whose heads end before their soft-max."""

@@ -441,7 +441,7 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
     [
         (["eval", "none"], "there is no such folder"),
         (["eval", "images"], "it holds no run.json"),
-        (["eval", "one/net.vgg"], "it is a file"),
+        (["eval", "one/net.vgg"], "it is a net without weights"),
         (["eval", "empty"], "has no weights"),
         (["eval", "one", "--data", "none"], "there is no folder `none`"),
         (["eval", "one", "--data", "hollow"], "no folders with images in `hollow`"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.published import of_artifact
 from vggc.ir.needs import PROFILING, TIMING, beside
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def bench(artifact: Path, options: BenchOptions) -> Timing:
         batch=options.batch,
         size=options.size,
         images=options.images,
-        weights=options.weights,
+        weights=of_artifact(artifact, options.weights),
         lenient=lenient,
     )
 

@@ -1,4 +1,6 @@
-"""What `eval` and `predict` work on: runs, how each looks at images, and what comes of it."""
+"""What `eval` and `predict` work on: runs, or nets with weights from elsewhere, how each looks at
+images, and what comes of it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from vggc.api.trained import Subject, from_run, net_in
+from vggc.api.trained import Subject, from_run, from_spec, net_in
 from vggc.data.parts import Part, Skipped
 from vggc.evaluation import diagnostics
 from vggc.evaluation.images import (
+    KnownClasses,
     Labelled,
     check_classes,
     held_out,
@@ -28,15 +31,16 @@ from vggc.ir.needs import TESTING
 from vggc.passes.dense import dense
 from vggc.passes.heads import classifier
 from vggc.passes.inference import drop_final_softmax
-from vggc.program import Program, load
+from vggc.program import Program, load, zoo
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
+from vggc.support.paths import absence, exists, is_artifact, is_file, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
-from vggc.training.run import Run
+from vggc.training.diagnostics import WeightsOfNoRun
+from vggc.training.run import BEST, LAST, Run
 from vggc_runtime.preprocessing import BrokenImageError, Pixels, Preprocessing
 
 if TYPE_CHECKING:
@@ -104,12 +108,24 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class TestedRun:
-    """A run that is tested, the protocol that it is tested by, and the views that this makes; of
-    the net's heads the `graph` has the one that tells classes.
+class UntestedNet:
+    """A net before its weights are read, that of a `run` or one with weights from elsewhere, which
+    has no run; `named` is what commands call it, and `recipe` what its protocol refers to.
     """
 
-    run: Run
+    named: str
+    program: Program
+    recipe: Recipe
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class TestedNet:
+    """A net that is tested, the protocol that it is tested by, and the views that this makes; of
+    its heads the `graph` has the one that tells classes.
+    """
+
+    net: UntestedNet
     graph: Graph
     subject: Subject
     protocol: Protocol
@@ -118,7 +134,23 @@ class TestedRun:
     def remarks(self, weights: Path | None) -> list[str]:
         """What whoever takes these weights should know of them, and of their pictures."""
         told = filter(None, (self.subject.matched, self.subject.preprocessing_from))
-        return [*self.run.remarks(weights), *told]
+        return [*(self.net.run.remarks(weights) if self.net.run else ()), *told]
+
+    @property
+    def named(self) -> str:
+        """What commands call it: the folder of a run, or a spec."""
+        return self.net.named
+
+    @property
+    def net_name(self) -> str:
+        """The name of the net in its file."""
+        return self.net.program.net.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the scores; numbers where nobody names them."""
+        count = self.graph.num_classes or 0
+        return self.subject.classes or tuple(f"class {index}" for index in range(count))
 
 
 @dataclass(frozen=True)
@@ -149,13 +181,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """A test of runs before anything is computed; all its processes have the same.
+    """A test of nets before anything is computed; all its processes have the same.
 
-    `centres` are the runs by their centre crops, each beside its entry, or there are none.
+    `centres` are the nets by their centre crops, each beside its entry, or there are none.
     """
 
-    entries: tuple[TestedRun, ...]
-    centres: tuple[TestedRun, ...]
+    entries: tuple[TestedNet, ...]
+    centres: tuple[TestedNet, ...]
     machine: TrainMachine
     world: World
     batch: int | None
@@ -164,8 +196,8 @@ class EvalPlan:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the runs' scores."""
-        return self.entries[0].run.record.classes
+        """The names of the classes, in the order of the nets' scores."""
+        return self.entries[0].classes
 
     def viewers(self) -> list[Viewer]:
         """The nets, each ready to look at images on this process's device.
@@ -185,7 +217,7 @@ class EvalPlan:
                 entry.views,
                 self.machine,
                 device,
-                self.batch or usual_batch(self.machine, entry.run.record.input[1:]),
+                self.batch or usual_batch(self.machine, entry.subject.preprocessing.size),
             )
             for entry in (*self.entries, *self.centres)
         ]
@@ -201,18 +233,19 @@ def usual_batch(machine: TrainMachine, size: tuple[int, int]) -> int:
 # Before
 
 
-def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) -> EvalPlan:
-    """The test of runs; `alone` says whether one process makes it.
+def plan(places: Sequence[Path], options: EvalOptions, *, alone: bool = False) -> EvalPlan:
+    """The test of runs, and of nets with weights from elsewhere; `alone` says whether one process
+    makes it.
 
     Raises:
-        UserError: one is no run, or cannot be tested so or for want of memory, or they do not go
-            together.
+        UserError: one is no run and has no weights, or cannot be tested so or for want of memory,
+            or they do not go together.
     """
-    runs = [load_run(folder) for folder in folders]
-    check_classes(runs)
-    for run in runs:
-        TESTING.require(net_in(run).graph)
-    protocols = [protocol_of(run, options) for run in runs]
+    nets = [untested(place, options) for place in places]
+    check_classes([KnownClasses.of(net.run) for net in nets if net.run])
+    for net in nets:
+        TESTING.require(net.program.graph)
+    protocols = [protocol_for(net.program, net.recipe, options) for net in nets]
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import ALONE, World
@@ -220,8 +253,9 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     machine = choose_machine(options.device or "auto", options.precision or "float32")
     world = ALONE if alone else World.here()
     entries = tuple(
-        entry(run, protocol, options) for run, protocol in zip(runs, protocols, strict=True)
+        entry(net, protocol, options) for net, protocol in zip(nets, protocols, strict=True)
     )
+    check_classes([KnownClasses(each.named, each.classes) for each in entries])
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
         entries=entries,
@@ -232,6 +266,31 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
         workers=options.workers,
         weights=options.weights,
     )
+
+
+def untested(place: Path, options: EvalOptions) -> UntestedNet:
+    """The net of a run, or one that a spec names, for which weights are given.
+
+    Raises:
+        UserError: it is neither; the message says what else it is.
+    """
+    spec, weights = str(place), options.weights
+    if is_run(place) or not names_net(spec):
+        run = load_run(place)
+        return UntestedNet(str(run.folder), net_in(run), run.recipe, run)
+    if weights is None:
+        hint = "give it weights: `--weights FILE`; `--weights imagenet` takes published ones"
+        raise UserError(diagnostics.NotARunToTest(spec, "it is a net without weights", hint))
+    if weights in (LAST, BEST):
+        raise UserError(WeightsOfNoRun(str(weights), spec))
+    program = load(spec)
+    return UntestedNet(spec, program, program.recipe)
+
+
+def names_net(spec: str) -> bool:
+    """Whether a text names a net by its file or by its name in the zoo."""
+    name = spec.partition("(")[0].strip()
+    return (is_file(name) and name.endswith(".vgg")) or (name in zoo() and not exists(spec))
 
 
 def load_run(folder: Path) -> Run:
@@ -303,21 +362,25 @@ def switch(on: bool) -> str:
     return "on" if on else "off"
 
 
-def entry(run: Run, protocol: Protocol, options: EvalOptions) -> TestedRun:
-    """A run as it is to be tested: with the weights that are meant, and the views of a protocol.
+def entry(net: UntestedNet, protocol: Protocol, options: EvalOptions) -> TestedNet:
+    """A net as it is to be tested: with the weights that are meant, and the views of a protocol.
 
     Raises:
-        UserError: the run has no weights, or its net tells no classes or cannot be applied so.
+        UserError: it has no such weights, or tells no classes or cannot be applied so.
     """
-    subject = from_run(run, options.weights, preprocessing=options.preprocessing)
+    weights, how = options.weights, options.preprocessing
+    if net.run:
+        subject = from_run(net.run, weights, preprocessing=how)
+    else:
+        subject = from_spec(net.program, weights, 0, net.named, how)
     graph = classifier(subject.program.graph)
     if graph is None:
-        raise UserError(diagnostics.NoClassesToTest(str(run.folder)))
+        raise UserError(diagnostics.NoClassesToTest(net.named))
     refuse_scales(options, subject.preprocessing)
     views = views_of(protocol, subject.preprocessing)
     if protocol.dense:
         dense(drop_final_softmax(graph))
-    return TestedRun(run, graph, subject, protocol, views)
+    return TestedNet(net, graph, subject, protocol, views)
 
 
 def refuse_scales(options: EvalOptions, how: Preprocessing) -> None:
@@ -326,9 +389,10 @@ def refuse_scales(options: EvalOptions, how: Preprocessing) -> None:
         raise UserError(diagnostics.ScalesOfWhole(how.fit))
 
 
-def centre_of(entry: TestedRun) -> TestedRun:
-    """The run of an entry, to be looked at by its centre crop."""
-    protocol = protocol_of(entry.run, EvalOptions(protocol="centre"))
+def centre_of(entry: TestedNet) -> TestedNet:
+    """The net of an entry, to be looked at by its centre crop."""
+    net = entry.net
+    protocol = protocol_for(net.program, net.recipe, EvalOptions(protocol="centre"))
     views = views_of(protocol, entry.subject.preprocessing)
     return replace(entry, protocol=protocol, views=views)
 
@@ -337,10 +401,17 @@ def images_for(plan: EvalPlan, data: str | None) -> Labelled:
     """The images to test on: those in a place, or those that the runs held out.
 
     Raises:
-        UserError: there are none, or they are not of the runs' classes.
+        UserError: there are none, or they are not of the nets' classes.
     """
-    runs = [entry.run for entry in plan.entries]
-    return held_out(runs) if data is None else images_in(data, runs[0])
+    if data is not None:
+        first = plan.entries[0]
+        return images_in(data, KnownClasses(first.named, first.classes))
+    runs = []
+    for entry in plan.entries:
+        if entry.net.run is None:
+            raise UserError(diagnostics.NoneHeldOut(entry.named))
+        runs.append(entry.net.run)
+    return held_out(runs)
 
 
 # Testing

@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.published import weights_file
 from vggc.api.trained import Subject, from_run, net_in, preprocessing_of
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
@@ -128,7 +129,9 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     from vggc.report.write import refuse_others
 
     run = run_to_inspect(folder)
-    whole = net_in(run).graph
+    program = net_in(run)
+    whole = program.graph
+    options = replace(options, weights=weights_file(program, options.weights))
     graph = scores_of(whole)
     explained = None if options.class_name is None else class_number(run, options.class_name)
     layers = chosen_layers(graph, options.layers)

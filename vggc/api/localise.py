@@ -30,6 +30,7 @@ from vggc.api.trained import Subject, from_run, net_in
 from vggc.data.parts import Part, Skipped
 from vggc.evaluation import diagnostics
 from vggc.evaluation.images import (
+    KnownClasses,
     Labelled,
     check_classes,
     differing,
@@ -258,7 +259,7 @@ def classes_of(
         UserError: nets know different ones, or nothing tells the class where that is needed.
     """
     if classifiers:
-        check_classes(classifiers)
+        check_classes([*map(KnownClasses.of, classifiers)])
     first = (*classifiers, *boxes)[0]
     names = first.record.classes
     for run in boxes:
@@ -350,9 +351,9 @@ def images_for(plan: LocalisePlan, data: str | None) -> Labelled:
     boxes = [each.run for each in plan.runs[: plan.num_boxes]]
     first = next((each.run for each in plan.runs if "classes" in each.kinds), boxes[0])
     if data is not None:
-        return images_in(data, first)
+        return images_in(data, KnownClasses.of(first))
     images = held_out(boxes)
-    part = known(first, images.path, boxes[0].record.classes, images.part)
+    part = known(KnownClasses.of(first), images.path, boxes[0].record.classes, images.part)
     return replace(images, part=part, notes=(*images.notes, *seen_before(plan, boxes[0])))
 
 

@@ -56,10 +56,10 @@ class Predictor:
 
 
 def predictor_of(model: Path, options: EvalOptions) -> Predictor:
-    """The net of a run or an artifact.
+    """The net of a run or an artifact, or one that a spec names, with weights from elsewhere.
 
     Raises:
-        UserError: it is neither, or cannot do what it is asked for.
+        UserError: it is none of them, or cannot do what it is asked for.
     """
     if is_artifact(model) and not is_run(model):
         return artifact_predictor(model, options)
@@ -67,15 +67,16 @@ def predictor_of(model: Path, options: EvalOptions) -> Predictor:
 
 
 def run_predictor(model: Path, options: EvalOptions) -> Predictor:
-    """The net of a run, which looks at the centre crop unless the options name other views.
+    """The net of a run or of a spec, which looks at the centre crop unless the options name other
+    views.
 
     Raises:
-        UserError: it is no run, or has no such weights, or cannot look so.
+        UserError: it is no net, or has no such weights, or cannot look so.
     """
     if not options.names_views:
         options = replace(options, protocol="centre")
     planned = plan([model], options, alone=True)
-    net = planned.entries[0].run.record.net
+    net = planned.entries[0].net_name
     return Predictor(net, planned.classes, partial(predict, planned), planned)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from vggc.api.evaluate import EvalPlan, EvalResult, TestedRun
+from vggc.api.evaluate import EvalPlan, EvalResult, TestedNet
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
 from vggc.support.sheet import Sheet
@@ -28,10 +28,7 @@ def score_table(planned: EvalPlan, images: Labelled, result: EvalResult) -> Shee
     """
     entries = [*in_turn(planned.centres, planned.entries)]
     errors = [*in_turn(result.centres, result.each)]
-    rows = [
-        (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry))
-        for entry in entries
-    ]
+    rows = [(entry.named, entry.net_name, ways(entry.views), scales(entry)) for entry in entries]
     if result.fused:
         rows.append(("all together", "", "", ""))
         errors.append(result.fused)
@@ -76,7 +73,7 @@ def distinct_scales(views: Views) -> list[int | None]:
     return list(dict.fromkeys(view.scale for view in views.views))
 
 
-def scales(entry: TestedRun) -> str:
+def scales(entry: TestedNet) -> str:
     """The scales of a tested run in words: lengths of the shorter side, or what images just cover:
     `256, 384`.
     """

@@ -9,9 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vggc.api.first_weights import FirstWeights, taken_weights
+from vggc.api.first_weights import (
+    FirstWeights,
+    published_layers,
+    published_weights,
+    taken_weights,
+    takes_published,
+)
+from vggc.api.published import NAMED_IMAGENET
 from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, GroupNorm, LayerNorm, Scale, describe
+from vggc.pretrained.table import IMAGENET
 from vggc.program import Program, load, with_block, with_classes, with_input, zoo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
@@ -128,8 +136,8 @@ class TrainPlan:
         data = prepare(images, shape, scales, on_progress, window=window)
         if self.run:
             # Whoever uses the run later goes by its record, so the training does, too.
-            data = replace(data, preprocessing=self.run.record.preprocessing)
-        return data
+            return replace(data, preprocessing=self.run.record.preprocessing)
+        return replace(data, preprocessing=self.first.prepared(data.preprocessing))
 
     def task(self, data: Data) -> TrainTask:
         """The training of the net on these images.
@@ -266,13 +274,16 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
     report(image_mistakes(images, recipe, program.graph))
     images = with_objects_chosen(images, recipe)
     report(batch_mistakes(reading, len(images.train), world.size))
+    if options.init_from == NAMED_IMAGENET and recipe.init_from is None:
+        fitted = fit_program(program, images, blocks, options)
+        layers = ",".join(published_layers(program, fitted.graph))
+        changes = [f"init-from={IMAGENET}", f"init-from.layers={layers}"]
+        blocks = override_blocks(blocks, changes, "--init-from", prefer="train")
+        reading = read_train(program, blocks)
+        recipe = reading.value
     fitted = fit_program(program, images, blocks, options)
     check_memory(fitted, images, recipe, machine, world)
-    span = reading.span("init-from")
-    other = other_graph(program, recipe)
-    first = taken_weights(
-        recipe.init_from, fitted.graph, other, options.init_from, span, options.weights
-    )
+    first = first_of(program, fitted, reading, options)
 
     def fit(other: Program) -> Net:
         return fit_net(other, program.graph.num_classes, images, options)
@@ -291,6 +302,22 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
         departures=departures(program, fitted, recipe),
         beside=companions(program, fitted, reading, blocks, fit, first),
     )
+
+
+def first_of(
+    program: Program, fitted: Program, reading: Reading[Recipe], options: TrainOptions
+) -> FirstWeights:
+    """The weights that layers of a net begin with, as it is fitted to the images.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    part, source, which = reading.value.init_from, options.init_from, options.weights
+    if part is not None and takes_published(part, source):
+        return published_weights(part, program, fitted.graph, which)
+    other = other_graph(program, reading.value)
+    span = reading.span("init-from")
+    return taken_weights(part, fitted.graph, other, source, span, which)
 
 
 def blocks_for(program: Program, options: TrainOptions) -> tuple[Block, ...]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.analysis.report import Report
+from vggc.api.published import weights_file
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, seeded
 from vggc.passes.channel_order import in_rgb
 from vggc.preprocessing.choose import ChosenPreprocessing, choose
+from vggc.pretrained.facts import facts_of as published_facts
+from vggc.pretrained.store import published_at
 from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import for_input
 from vggc.support.diagnostics import Diagnostic, UserError
@@ -112,8 +115,9 @@ def from_run(
 
     Raises: UserError when the run has no such weights, or they do not fit.
     """
-    program, path = program or net_in(run), run.file_of(weights)
-    graph = program.graph
+    program = program or net_in(run)
+    weights = weights_file(program, weights)
+    path, graph = run.file_of(weights), program.graph
     chosen = preprocessing_of(run, weights, graph, preprocessing)
     loaded = load_weights(path, graph)
     found, how = in_rgb(graph, loaded.weights, chosen.how)
@@ -151,8 +155,8 @@ def preprocessing_of(
 
 
 def facts_of(weights: Path) -> WeightFacts:
-    """What is known of the weights in a file: of a run's what its record says, of others what the
-    file does.
+    """What is known of the weights in a file: of a run's what its record says, of published ones
+    what their publisher does, of others what the file does.
 
     Raises: UserError where it cannot be read, or says what nobody understands.
     """
@@ -163,10 +167,13 @@ def facts_of(weights: Path) -> WeightFacts:
 
 
 def recorded_facts(weights: Path) -> WeightFacts | None:
-    """What the record of a run says of the weights in a file, where they are a run's.
+    """What is written down elsewhere of the weights in a file: in the record of a run, where they
+    are a run's, and by their publisher, where they are published ones.
 
     Raises: UserError where the record is not sound.
     """
+    if published := published_at(weights):
+        return published_facts(published)
     if not is_run(weights.parent):
         return None
     run = Run.load(weights.parent)
@@ -189,6 +196,7 @@ def from_spec(
     Raises: UserError when there are no such weights, or no such preprocessing for the net.
     """
     graph = program.graph
+    weights = weights_file(program, weights)
     loaded = load_weights(weights, graph) if weights else None
     known = weights and recorded_facts(weights)
     facts = known or (loaded.facts if loaded else WeightFacts())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.published import of_artifact
 from vggc.ir.needs import VERIFYING
 from vggc.ir.ops import describe
 from vggc.runtime.archs import in_words
@@ -115,6 +116,6 @@ def verify(artifact: Path, options: VerifyOptions) -> Verdict:
         options.threads,
         images=options.images,
         num_images=options.num_images,
-        weights=options.weights,
+        weights=of_artifact(artifact, options.weights),
     )
     return Verdict(artifact, tuple(results), LIMITS[results[0].precision])

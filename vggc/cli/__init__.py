@@ -27,6 +27,7 @@ COMMANDS = {
     "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
     "draw": "Draw a net: blocks to scale, joins, heads.",
     "zoo": "List the nets that come with vggc; show one.",
+    "weights": "List the nets that have published weights; fetch some.",
     "layers": "List the kinds of layers, their options and defaults.",
     "settings": "List the settings of recipes and tests.",
     "check": "Check spec files; print them with everything filled in.",

@@ -81,7 +81,9 @@ protocol_options = together(
 
 
 @click.command("eval")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN|SPEC...", type=click.Path(path_type=Path)
+)
 @click.option(
     "--data",
     metavar="DIR|SHARDS",
@@ -154,7 +156,8 @@ def command(
     offsets: bool,
     as_json: bool,
 ) -> None:
-    """Test the nets of runs: their top-1 and top-5 error, and how they fare with each class.
+    """Test the nets of runs: their top-1 and top-5 error, and how they fare with each class. A SPEC
+    is tested with --weights, such as `--weights imagenet`, on --data.
 
     Each is looked at in two ways: by the centre crop of an image, as in training and in compiled
     nets, and as the `test` block of its file says, whose soft-max outputs of all scales, crops and
@@ -248,10 +251,10 @@ def announce(planned: EvalPlan, images: Labelled, data: str | None) -> None:
     for note in images.notes:
         console.status(in_line(note))
     for entry in planned.entries:
-        console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry)}")
+        console.status(f"  {entry.named}: {ways(entry.views)}, {scales(entry)}")
         for remark in entry.remarks(planned.weights):
             console.status(f"  {remark}")
-        tested = {other.run.record.net for other in planned.entries}
+        tested = {other.net_name for other in planned.entries}
         missing = [name for name in entry.protocol.fuse or () if name not in tested]
         if missing:
             console.status(
@@ -310,19 +313,19 @@ def report(
 def as_record(planned: EvalPlan, images: Labelled, result: EvalResult) -> dict[str, object]:
     """The result as JSON. Errors are shares from 0 to 1."""
     centres = {
-        entry.run.folder: errors_record(errors)
+        entry.named: errors_record(errors)
         for entry, errors in zip(planned.centres, result.centres, strict=True)
     }
     runs = [
         {
-            "run": str(entry.run.folder),
-            "net": entry.run.record.net,
+            "run": entry.named,
+            "net": entry.net_name,
             "scales": distinct_scales(entry.views),
             "dense": entry.protocol.dense,
             "grid": entry.protocol.crops.grid if entry.protocol.crops else None,
             "flip": entry.views.flip,
             **errors_record(errors),
-            "centre": centres.get(entry.run.folder),
+            "centre": centres.get(entry.named),
         }
         for entry, errors in zip(planned.entries, result.each, strict=True)
     ]

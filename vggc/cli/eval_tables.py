@@ -50,7 +50,7 @@ class RunScores:
 
 def tested(planned: EvalPlan, result: EvalResult) -> ColumnNames:
     """What the columns of a table stand for: each run with its net, and all of them fused."""
-    runs = [(str(entry.run.folder), entry.run.record.net) for entry in planned.entries]
+    runs = [(entry.named, entry.net_name) for entry in planned.entries]
     return [*runs, (TOGETHER, None)] if result.fused else runs
 
 

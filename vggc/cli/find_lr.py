@@ -44,8 +44,8 @@ LEAST, MOST = 1e-12, 1e6
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Run or weights of the net that the recipe's `init-from` names.",
+    metavar="PATH|imagenet",
+    help="Run or weights of the net that the recipe's `init-from` names; or published weights.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of all randomness.  [default: 0]")
 @click.option(

@@ -126,8 +126,9 @@ def weights_option(command: Command) -> Command:
     option = click.option(
         "--weights",
         type=click.Path(path_type=Path),
-        metavar="last|best|FILE",
-        help="Of a run its last weights or its best; or a file of weights.  [default: last]",
+        metavar="last|best|imagenet|FILE",
+        help="Of a run its last weights or its best; those that are published for a net of the zoo"
+        " (`vggc weights`); or a file of weights.  [default: last]",
     )
     return option(command)
 

@@ -44,7 +44,7 @@ Best: TypeAlias = list[tuple[str, float]]
 
 
 @click.command("predict")
-@click.argument("model", metavar="RUN|ARTIFACT", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN|ARTIFACT|SPEC", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-0", "--null", is_flag=True, help="Paths on standard input end with NULs.")
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
@@ -86,8 +86,9 @@ def command(
     IMAGE is a file; a folder, for all images below it but hidden ones; a pattern in quotes, such as
     'photos/**/*.jpg'; or - for paths that come in on standard input, one a line.
 
-    The net looks at the centre crop of each image, as in training. That of a RUN looks as the
-    options say instead, if there are any: `--protocol test` for the `test` block of its file.
+    The net looks at the centre crop of each image, as in training. A SPEC is a net with weights
+    from elsewhere: `vggc predict vgg16 --weights imagenet cat.jpg`. Nets that are not compiled look
+    as the options say instead, if there are any: `--protocol test` for the `test` block of a file.
 
     Exit 2 where an image cannot be read; the others are told all the same.
     """

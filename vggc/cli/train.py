@@ -117,8 +117,9 @@ WEIGHTS_SHOWN = 20
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Run or weights of the net that the recipe's `init-from` names.  [default: its last run]",
+    metavar="PATH|imagenet",
+    help="Run or weights of the net that the recipe's `init-from` names; or published weights, for "
+    "all layers that they fit where the recipe names none.  [default: the last run of that net]",
 )
 @click.option(
     "--weights",

@@ -37,7 +37,7 @@ from vggc.support.sheet import Sheet
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    metavar="FILE|RUN",
+    metavar="FILE|RUN|imagenet",
     help="What the artifact was compiled from, where that is elsewhere now.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from vggc.cli import console
 from vggc.ir.ops import describe
+from vggc.pretrained.table import PUBLISHED
 from vggc.program import ZOO, Program, from_zoo, zoo
 from vggc.recipe.protocol import TEST
 from vggc.recipe.train import TRAIN, Recipe
@@ -52,12 +54,14 @@ def show(name: str, resolved: bool) -> None:
 def _sheet(programs: list[Program]) -> Sheet:
     return Sheet(
         title="the zoo",
-        header=("net", "input", "parameters", "MACs", *RECIPE),
+        header=("net", "input", "parameters", "MACs", "top-1", *RECIPE),
         rows=tuple(map(_row, programs)),
-        numbers=(False, False, True, True, True, *(False,) * (len(RECIPE) - 1)),
+        numbers=(False, False, True, True, True, True, *(False,) * (len(RECIPE) - 1)),
         notes=(
             "MACs for one input; `vggc zoo show NAME` prints a file, `vggc summary NAME` what it"
             " costs layer by layer",
+            "top-1: the accuracy in percent of the published weights that a net has, which"
+            " `--weights imagenet` takes; `vggc weights NET` tells more",
         ),
         rules=tuple(end - 1 for end in accumulate(map(len, ZOO))),
         spare=("also", "input", "scale", "schedule", "batch", "length", "optimiser"),
@@ -67,7 +71,9 @@ def _sheet(programs: list[Program]) -> Sheet:
 def _row(program: Program) -> tuple[str, ...]:
     totals, graph = program.report().totals, program.graph
     sizes = f"{totals.params:,}", _scaled(totals.macs)
-    return (graph.name, describe(graph.input), *sizes, *_recipe(program.recipe))
+    published = PUBLISHED.get(graph.name)
+    accuracy = f"{published.top1:.2f}" if published else ""
+    return (graph.name, describe(graph.input), *sizes, accuracy, *_recipe(program.recipe))
 
 
 def _scaled(count: int) -> str:
@@ -92,20 +98,24 @@ def _recipe(recipe: Recipe) -> tuple[str, ...]:
 def _summary(program: Program) -> str:
     graph, totals = program.graph, program.report().totals
     outputs = ", ".join(f"{name} {describe(shape)}" for name, shape in graph.outputs.items())
+    published = PUBLISHED.get(graph.name)
+    weights = f"; published weights of {published.top1:.2f} % top-1" if published else ""
     return (
         f"{graph.name}: {totals.params:,} parameters, {_scaled(totals.macs)} MACs,"
-        f" {describe(graph.input)} → {outputs}"
+        f" {describe(graph.input)} → {outputs}{weights}"
     )
 
 
 def _object(program: Program) -> dict[str, Any]:
     graph, totals = program.graph, program.report().totals
+    published = PUBLISHED.get(graph.name)
     return {
         "net": graph.name,
         "input": graph.input,
         "outputs": graph.outputs,
         "params": totals.params,
         "macs": totals.macs,
+        "weights": asdict(published) if published else None,
         "train": TRAIN.flatten(program.recipe),
         "test": TEST.flatten(program.protocol),
     }

@@ -76,6 +76,13 @@ class NothingToTest(Diagnostic):
     first: str
 
 
+class NoneHeldOut(Diagnostic):
+    title = "`{net}` is no run, which would have held images out"
+    help = "name images to test on: `--data DIR`"
+
+    net: str
+
+
 class NotARunToTest(Diagnostic):
     title = "`{path}` is not the folder of a training run"
     label = "{reason}"

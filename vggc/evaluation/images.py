@@ -54,6 +54,19 @@ class Labelled:
         return self.path or "scikit-learn's scanned digits"
 
 
+@dataclass(frozen=True)
+class KnownClasses:
+    """The classes that a net tells apart, in the order of its scores, and what commands call it."""
+
+    named: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> KnownClasses:
+        """The classes of a run."""
+        return cls(str(run.folder), run.record.classes)
+
+
 def held_out(runs: Sequence[Run]) -> Labelled:
     """The images that all these runs held out.
 
@@ -80,7 +93,7 @@ def held_out_by(run: Run) -> Labelled:
     if change := changed(run, found):
         where = place or "scikit-learn"
         raise UserError(diagnostics.HeldOutLost(str(run.folder), where, change))
-    part = known(run, place, found.classes, found.part)
+    part = known(KnownClasses.of(run), place, found.classes, found.part)
     return Labelled(place, part, of_part(found.skipped, ""))
 
 
@@ -142,18 +155,18 @@ def aimed_at(run: Run, part: Part) -> Part:
     return of_its_class(part)
 
 
-def images_in(place: str, run: Run) -> Labelled:
+def images_in(place: str, net: KnownClasses) -> Labelled:
     """All images in a place; in one that brings parts, the part to hold out or else to test on.
 
     Raises:
-        UserError: there are none, or some are of classes that the run does not know.
+        UserError: there are none, or some are of classes that the net does not know.
     """
     try:
-        found = pictures(place, run.record.classes)
+        found = pictures(place, net.names)
     except OSError as fault:
         path, reason = str(fault.filename or place), fault.strerror or str(fault)
         raise UserError(UnreadableFolder(path, reason)) from None
-    part = known(run, place, found.classes, found.part)
+    part = known(net, place, found.classes, found.part)
     return Labelled(place, part, found.skipped, found.notes)
 
 
@@ -173,30 +186,29 @@ def pictures(place: str, classes: Sequence[str]) -> Pictures:
             return pictures_in(unparted, classes)
 
 
-def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:
-    """The part with the labels that a run gives its classes.
+def known(net: KnownClasses, path: str | None, classes: Sequence[str], part: Part) -> Part:
+    """The part with the labels that a net gives its classes.
 
     Raises:
-        UserError: some images are of classes that are none of the run's.
+        UserError: some images are of classes that are none of the net's.
     """
-    numbers = {name: number for number, name in enumerate(run.record.classes)}
+    numbers = {name: number for number, name in enumerate(net.names)}
     used = {classes[label] for label in np.unique(part.labels)}
     unknown = [name for name in classes if name in used and name not in numbers]
     if unknown:
-        shown = listed(unknown), listed(run.record.classes)
-        raise UserError(diagnostics.UnknownClasses(path or "", str(run.folder), *shown))
+        shown = listed(unknown), listed(net.names)
+        raise UserError(diagnostics.UnknownClasses(path or "", net.named, *shown))
     labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
     return part.renumbered(labels)
 
 
-def check_classes(runs: Sequence[Run]) -> None:
-    """Raises: UserError when runs that are to be fused do not know the same classes, in order."""
-    first = runs[0]
-    for run in runs[1:]:
-        mine, other = first.record.classes, run.record.classes
-        if mine != other:
-            names = str(first.folder), str(run.folder)
-            raise UserError(diagnostics.OtherClasses(*names, differing(mine, other)))
+def check_classes(nets: Sequence[KnownClasses]) -> None:
+    """Raises: UserError when nets that are to be fused do not know the same classes, in order."""
+    for net in nets[1:]:
+        first = nets[0]
+        if first.names != net.names:
+            difference = differing(first.names, net.names)
+            raise UserError(diagnostics.OtherClasses(first.named, net.named, difference))
 
 
 def differing(first: Sequence[str], second: Sequence[str]) -> str:

@@ -52,6 +52,20 @@ def axes_of_colours(graph: Graph) -> dict[str, int]:
     return {} if colours & {head.node for head in graph.heads} else found
 
 
+def first_weights(graph: Graph) -> set[str]:
+    """The weights that see values of the input, or what comes of them without weights."""
+    found: set[str] = set()
+    seen = {0}
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        if seen.isdisjoint(node.inputs):
+            continue
+        if names := graph.weights(node):
+            found |= {*names}
+        else:
+            seen.add(index)
+    return found
+
+
 def exchanged(graph: Graph, weights: Weights) -> Weights:
     """The weights of the net that takes its colours in the opposite order, as far as that is a
     matter of weights; all others are the same arrays.

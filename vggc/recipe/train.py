@@ -258,7 +258,7 @@ class InitFrom:
     example: ClassVar[str] = "init-from vgg11 layers=conv1_1,conv2_1,fc6..fc8"
     doc: ClassVar[str] = "layers that begin with the weights which another trained net has in them"
 
-    net: str = option("the other net", NameValue("net"))
+    net: str = option("the other net; `imagenet`: published weights", NameValue("net"))
     layers: tuple[str, ...] = option("layers of both nets", NameList("layers", ranges=True))
 
 

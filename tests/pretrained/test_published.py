@@ -1,0 +1,231 @@
+"""`imagenet` where weights are named: predicting, compiling, beginning a training with them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vggc.program as programs
+from tests.support.nets import program
+from tests.support.weight_site import WeightSite, published, serving
+from vggc.api.first_weights import published_layers
+from vggc.api.published import published_for
+from vggc.ir.graph import Graph
+from vggc.ir.weights import Weights, seeded
+from vggc.pretrained import table
+from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
+from vggc.pretrained.facts import class_names, facts_of
+from vggc.pretrained.table import CLASSES, MEAN, PUBLISHED, STD
+from vggc.program import Program, from_zoo, load, zoo
+from vggc.support.diagnostics import UserError
+from vggc.training.run import Run
+from vggc.weight_files.load import load as load_weights
+
+Here = Callable[..., tuple[object, str, str]]
+
+TABBY = 281
+NET = "squeezenet"
+
+
+def of_tabbies(graph: Graph) -> Weights:
+    """Weights by which a net takes every picture for a tabby: `conv4_5` gives its scores."""
+    weights = seeded(graph, 0)
+    weights["conv4_5.weight"] *= 0
+    weights["conv4_5.bias"][:] = 0
+    weights["conv4_5.bias"][TABBY] = 10
+    return weights
+
+
+def content_of(weights: Weights) -> bytes:
+    """A PyTorch file of these weights."""
+    room = io.BytesIO()
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in weights.items()}, room)
+    return room.getvalue()
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return of_tabbies(from_zoo(NET).graph)
+
+
+@pytest.fixture
+def site(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightSite]:
+    """SqueezeNet's weights on a site on this machine, in place of the published ones."""
+    content = content_of(weights)
+    row = published(NET, content)
+    monkeypatch.setitem(dict_of(PUBLISHED), NET, row)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with serving(WeightSite({row.file: content})) as site:
+        monkeypatch.setenv("VGGC_WEIGHTS_URL", site.url)
+        yield site
+
+
+def dict_of(mapping: Mapping[str, object]) -> dict[str, object]:
+    assert isinstance(mapping, dict)
+    return mapping
+
+
+def photos(folder: Path, classes: int = 2, each: int = 4) -> Path:
+    """A folder of class folders of noise."""
+    drawn = np.random.default_rng(0)
+    for name in "abcdef"[:classes]:
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            pixels = drawn.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+# One line
+
+
+def test_predict_names_what_it_sees_and_fetches_once(site: WeightSite, vggc_here: Here) -> None:
+    picture = photos(Path("photos")) / "a" / "0.png"
+    arguments = ("predict", NET, "--weights", "imagenet", picture, "--device", "cpu")
+    code, out, error = vggc_here(*arguments)
+    assert code == 0, error
+    assert out.splitlines()[1].split() == ["tabby", "0.9566"]  # e¹⁰ / (e¹⁰ + 999)
+    assert f"Fetching {site.url}/" in error
+    code, again, error = vggc_here(*arguments)
+    assert (code, again) == (0, out), error
+    assert len(site.asked) == 1
+    assert "Fetching" not in error
+
+
+def test_eval_knows_the_names_of_the_classes(site: WeightSite, vggc_here: Here) -> None:
+    photos(Path("photos"))
+    Path("photos/a").rename("photos/tabby")
+    Path("photos/b").rename("photos/tench")
+    arguments = ("eval", NET, "--weights", "imagenet", "--protocol", "centre", "--json")
+    code, out, error = vggc_here(*arguments, "--data", "photos", "--device", "cpu")
+    assert code == 0, error
+    assert json.loads(out)["runs"][0]["top1_error"] == 0.5
+    code, _, error = vggc_here(*arguments)
+    assert code == 2
+    assert "`squeezenet` is no run, which would have held images out" in error
+
+
+# Beginning a training
+
+
+def test_a_training_begins_with_published_weights(
+    site: WeightSite, weights: Weights, vggc_here: Here
+) -> None:
+    """Pictures have the mean and deviation that the weights know, and the last layer begins anew
+    for other classes.
+    """
+    photos(Path("photos"))
+    arguments = ("--data", "photos", "--epochs", 1, "--set", "sgd.lr=1e-12", "--device", "cpu")
+    changes = ("--batch", 4, "--input", 64, "--set", "sgd.weight-decay=0", "--out", "run")
+    code, _, error = vggc_here("train", NET, "--init-from", "imagenet", *arguments, *changes)
+    assert code == 0, error
+    assert "weights: torchvision's IMAGENET1K_V1 of squeezenet; `conv4_5` begins anew" in error
+    run = Run.load(Path("run"))
+    assert run.record.recipe["init-from"] == "imagenet"
+    assert run.record.recipe["init-from.layers"] == "conv1_1..fire9_conv2"
+    assert (run.record.preprocessing.mean, run.record.preprocessing.std) == (MEAN, STD)
+    assert run.record.classes == ("a", "b")
+    trained = load_weights(run.weights_path, load("run/net.vgg").graph).weights
+    for name, tensor in trained.items():
+        if not name.startswith("conv4_5"):
+            np.testing.assert_allclose(tensor, weights[name], atol=1e-6, err_msg=name)
+    code, _, error = vggc_here("train", "--resume", "run", "--epochs", 2)
+    assert code == 0, error
+
+
+def test_a_recipe_may_name_published_weights_and_layers(site: WeightSite, vggc_here: Here) -> None:
+    photos(Path("photos"))
+    text = "net mine from squeezenet\ntrain { init-from imagenet layers=conv1_1 }"
+    Path("mine.vgg").write_text(text)
+    code, _, error = vggc_here(
+        "train", "mine.vgg", "--data", "photos", "--epochs", 1, "--batch", 4, "--input", 64,
+        "--device", "cpu", "--out", "run",
+    )  # fmt: skip
+    assert code == 0, error
+    assert "It begins with 2 weights of " in error
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers"),
+    [
+        ("net a from vgg16", ("conv1_1..fc8",)),
+        ("net a from vgg16(classes=10)", ("conv1_1..fc7",)),
+        ("net a from vgg16_gap(classes=10)", ("conv1_1..conv5_3",)),
+        ("net a from vgg16\nreplace conv2_1 with conv5-128", ("conv1_1..conv1_2", "conv2_2..fc8")),
+    ],
+)
+def test_layers_that_are_alike_begin_with_published_weights(
+    spec: str, layers: tuple[str, ...]
+) -> None:
+    net = program(spec)
+    assert published_layers(net, net.graph) == layers
+
+
+# Which nets have such
+
+
+def test_a_net_that_builds_on_one_takes_its_weights_where_all_fit() -> None:
+    assert published_for(program("net mine from vgg16\ntrain { epochs 1 }")) == PUBLISHED["vgg16"]
+    assert published_for(load("resnet18")).net == "resnet18"
+    resized = Program(load("resnet18").net)
+    assert published_for(resized.replace(programs.with_input(resized.net, (96, 64))))
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "words"),
+    [
+        ("tiny_vgg", NoPublishedWeights, "builds on none"),
+        ("vgg16(classes=10)", PublishedMisfit, "`fc8.weight` has the shape 10×4096"),
+        ("vgg16_1x1", PublishedMisfit, "in vgg16"),
+        ("vgg16_gap", PublishedMisfit, "`cam.weight`"),
+    ],
+)
+def test_others_have_none_and_are_told_why(
+    spec: str, kind: type[NoPublishedWeights | PublishedMisfit], words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        published_for(load(spec))
+    found = caught.value.diagnostics[0]
+    assert isinstance(found, kind)
+    assert words in found.reason
+
+
+def test_each_row_is_of_a_net_of_the_zoo_for_pictures_of_its_size() -> None:
+    for net, row in PUBLISHED.items():
+        assert net in zoo()
+        found = from_zoo(net).graph
+        how = facts_of(row).preprocessing
+        assert how is not None
+        assert how.problem(found.input) is None
+        assert found.num_classes == CLASSES
+        size = sum(4 * np.prod(each.shape) for each in found.all_weights.values()) / table.MEBIBYTE
+        # GoogLeNet's and Inception's files have their auxiliary classifiers, too.
+        assert 0.999 * size < row.mebibytes < (2.1 if row.mean == table.HALF else 1.005) * size
+
+
+def test_there_are_a_thousand_names_of_classes() -> None:
+    names = class_names()
+    assert len(names) == len({*names}) == CLASSES
+    assert (names[0], names[TABBY], names[-1]) == ("tench", "tabby", "toilet tissue")
+
+
+def test_what_is_known_of_weights_is_told(site: WeightSite, vggc_here: Here) -> None:
+    code, out, _ = vggc_here("weights", "googlenet")
+    assert code == 0
+    assert "top-1 69.78 %, top-5 89.53 %" in out
+    assert "(v/255 - 0.5/0.5/0.5) / 0.5/0.5/0.5" in out
+    assert "(not fetched yet)" in out
+    assert site.asked == []
+    code, out, _ = vggc_here("weights", NET, "--fetch", "--json")
+    assert code == 0
+    assert json.loads(out)["fetched"]
+    code, out, _ = vggc_here("weights", "--json")
+    assert [each["net"] for each in json.loads(out)] == [*PUBLISHED]

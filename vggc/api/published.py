@@ -1,0 +1,82 @@
+"""Which published weights a net may take, and fetching them: what `imagenet` means where weights
+are named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vggc.ir.graph import Graph
+from vggc.ir.ops import describe
+from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
+from vggc.pretrained.store import file_of
+from vggc.pretrained.table import IMAGENET, PUBLISHED, Published
+from vggc.program import Program, from_zoo, load
+from vggc.support.diagnostics import UserError
+
+NAMED_IMAGENET = Path(IMAGENET)
+"""What names published weights among paths; a file of that name is `./imagenet`."""
+
+
+def weights_file(program: Program, weights: Path | None) -> Path | None:
+    """The file of weights that somebody means: of published ones that which was fetched, else the
+    path itself.
+
+    Raises: UserError where nobody has published weights that a net could take, or they cannot be
+    had.
+    """
+    return file_of(published_for(program)) if weights == NAMED_IMAGENET else weights
+
+
+def of_artifact(folder: Path, weights: Path | None) -> Path | None:
+    """The file of weights that somebody means for the net of an artifact, as `weights_file`."""
+    if weights != NAMED_IMAGENET:
+        return weights
+
+    from vggc.runtime.artifact import SPEC
+
+    return weights_file(load(str(folder / SPEC)), weights)
+
+
+def published_for(program: Program) -> Published:
+    """The published weights that a net takes: those of the zoo's net of its name, or of the one
+    that it builds on, where all of them fit.
+
+    Raises: UserError where there are none.
+    """
+    found = related(program)
+    if reason := misfit(program.graph, original(found)):
+        raise UserError(PublishedMisfit(program.net.name, found.net, reason))
+    return found
+
+
+def related(program: Program) -> Published:
+    """The published weights of the zoo's net that a net is, or is built on, whether they fit or
+    not.
+
+    Raises: UserError where there are none.
+    """
+    found = next((PUBLISHED[name] for name in program.lineage if name in PUBLISHED), None)
+    if found is None:
+        reason = "it is none of the nets that have such, and builds on none"
+        raise UserError(NoPublishedWeights(program.net.name, reason, ", ".join(PUBLISHED)))
+    return found
+
+
+def original(published: Published) -> Graph:
+    """The zoo's net that published weights are of."""
+    return from_zoo(published.net).graph
+
+
+def misfit(graph: Graph, other: Graph) -> str | None:
+    """Where the weights of a net first have other shapes than those of another; None where all are
+    alike.
+    """
+    mine, theirs = [*graph.all_weights.items()], [*other.all_weights.items()]
+    for (name, weight), (_, wanted) in zip(mine, theirs, strict=False):
+        if weight.shape != wanted.shape:
+            shapes = f"{describe(weight.shape)}, in {other.name} {describe(wanted.shape)}"
+            return f"its `{name}` has the shape {shapes}"
+    if len(mine) != len(theirs):
+        return f"it has {len(mine)} weights, and {other.name} {len(theirs)}"
+    return None
