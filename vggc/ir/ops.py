@@ -503,7 +503,7 @@ class GroupNorm(_Op):
         if x[0] % self.groups:
             raise Misfit(
                 f"{x[0]} {_counted(x)} come in, which {self.groups} groups do not divide",
-                "`groupnorm groups=N` says how many groups there are",
+                "`groupnorm groups=N`, a layer by itself, takes another number of groups",
             )
         if prod(x) == self.groups:
             raise Misfit(
