@@ -228,6 +228,13 @@ def test_blocks_are_to_the_square_root_of_resolution_and_channels() -> None:
     assert any("square root" in text for text in words(picture))
 
 
+def test_layers_that_pad_or_normalise_groups_say_how() -> None:
+    net = "net n input 4x8x8 pad padding=1x0x2x0 border=edge | groupnorm groups=2 | pad padding=1"
+    found = words(drawn(program(net)))
+    assert {"padding=1x0x2x0", "border=edge", "4 × 11 × 8", "groups=2", "padding=1"} <= {*found}
+    assert "upsampling, padding" in found
+
+
 def test_every_layer_says_its_name_shape_parameters_and_field() -> None:
     found = words(drawn(SAMPLES["vgg16"]))
     for row in SAMPLES["vgg16"].report().rows:

@@ -25,6 +25,7 @@ from vggc.ir.ops import (
     PRelu,
     Scale,
     Shuffle,
+    Sides,
     StochasticPool2d,
     Upsample,
 )
@@ -92,9 +93,16 @@ def manner(ops: tuple[Op, ...]) -> set[str]:
 
 def steps_of(ops: tuple[Op, ...]) -> list[str]:
     """Words for stride, dilation, groups and border of the window of a layer, given by its ops,
-    where they are not the usual ones.
+    where they are not the usual ones; and what a layer that pads, or normalises groups, alone does.
     """
-    return [word for op in ops for word in _steps_of(op)]
+    words = [word for op in ops for word in _steps_of(op)]
+    match ops:
+        case (Pad2d(padding=padding),):
+            return [f"padding={around(padding)}", *words]
+        case (GroupNorm(groups=groups),):
+            return [f"groups={groups}"]
+        case _:
+            return words
 
 
 def _steps_of(op: Op) -> list[str]:
@@ -128,6 +136,13 @@ def _steps_of(op: Op) -> list[str]:
 def one(pair: Pair) -> str:
     """A pair as the language writes it: one number where both are the same, otherwise `1x7`."""
     return str(pair[0]) if pair[0] == pair[1] else "x".join(map(str, pair))
+
+
+def around(padding: Sides) -> str:
+    """What lies around a map as the language writes it: `1`, `0x3`, or all four sides."""
+    top, left, bottom, right = padding
+    symmetric = (top, left) == (bottom, right)
+    return one((top, left)) if symmetric else "x".join(map(str, padding))
 
 
 def _steps(items: tuple[OutlineItem, ...]) -> Iterator[OutlineStep]:

@@ -359,6 +359,21 @@ def _scaled(layer: ForeignItem, weight: ForeignTensor, factors: ForeignTensor) -
     return ForeignTensor(weight.shape, weight.dtype, read, weight.steps + factors.steps)
 
 
+def _pads(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
+    """Rows above and below and columns left and right, one behind the other, at once."""
+    first = work.items[item.reads[0]] if item.reads else item
+    if item.word != "pad" or first.word != "pad" or not work.alone(item.reads[0]):
+        return None
+    sides, before = item.options["padding"], first.options["padding"]
+    assert isinstance(sides, tuple)
+    assert isinstance(before, tuple)
+    rows, columns = ({bool(each[i] or each[i + 2]) for each in (sides, before)} for i in (0, 1))
+    if first.options["border"] != item.options["border"] or len(rows) + len(columns) < 4:
+        return None
+    both = tuple(a + b for a, b in zip(sides, before, strict=True))
+    return replace(item, reads=first.reads, options={**item.options, "padding": both})
+
+
 def _pads_into_windows(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     """Padding by itself into the convolution or pool that reads it."""
     if item.word not in ("conv", "avgpool", "pool"):
@@ -480,6 +495,7 @@ PASSES: tuple[PassStep, ...] = (
     _stochastic_pools,
     _layernorms,
     _lines_into_layers,
+    _pads,
     _pads_into_windows,
     _norms_into_layers,
     _acts_into_layers,

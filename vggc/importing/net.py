@@ -33,6 +33,7 @@ NO_WORDS = {
     "square": "a square",
     "sqrt": "a square root",
     "erf": "an error function",
+    "cut": "a part of a map",
 }
 """What items are that stood for a part of something, and are left."""
 

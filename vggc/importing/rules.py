@@ -31,6 +31,7 @@ from vggc.importing.translation import (
     MAX_NODES,
     MAX_OUTPUTS,
     MISFITS,
+    ORDERS,
     Live,
     Rule,
     Translation,
@@ -135,18 +136,37 @@ def _reshape(t: Translation, node: Operator) -> None:
     if view is None:
         sizes_told = "×".join(map(str, wanted))
         t.refuse(node, f"a reshape to {sizes_told} across channels, rows and columns", "")
-    t.give(node, replace(live, view=view))
+    found = replace(live, view=view)
+    t.give(node, t.as_map(node, found) if t.shuffled(found) else found)
 
 
 def _slice(t: Translation, node: Operator) -> None:
-    """A slice that takes everything is nothing."""
+    """A slice that takes everything is nothing; one of some rows or columns may be a part of what
+    wraps around a map.
+    """
     live = t.live(node)
     shape = live.view.shape
     given = [t.numbers(node, position) for position in range(1, len(node.reads))]
-    for axis, part in slices_of(node, given):
-        if part.indices(shape[axis]) != (0, shape[axis], 1):
-            t.refuse(node, "a `Slice`", HINTS["Slice"])
-    t.give(node, live)
+    cuts = [(axis % len(shape), part) for axis, part in slices_of(node, given)]
+    cuts = [(axis, part) for axis, part in cuts if part.indices(shape[axis]) != _all(shape[axis])]
+    if not cuts:
+        t.give(node, live)
+        return
+    (axis, part), *others = cuts
+    start, end, step = part.indices(shape[axis])
+    along = t.order(live)[axis : axis + 1] if len(t.shape(live)) == 3 else ""
+    if others or step != 1 or start >= end or along not in ("h", "w"):
+        t.refuse(node, "a `Slice`", HINTS["Slice"])
+    size = [*t.shape(live)]
+    size["chw".index(along)] = end - start
+    options: dict[str, OptionValue] = {"along": along, "start": start, "end": end}
+    view = view_of(tuple(size), t.batch, t.order(live))
+    t.give(node, t.emit(node, "cut", [live], tuple(size), view, options=options))
+
+
+def _all(size: int) -> tuple[int, int, int]:
+    """The start, the end and the step of a slice that takes everything."""
+    return 0, size, 1
 
 
 def _gather(t: Translation, node: Operator) -> None:
@@ -332,7 +352,8 @@ def _pool(t: Translation, node: Operator) -> None:
     is_whole = size == [1, 1] and all(
         k >= n + b for k, n, b in zip(kernel, x[1:], sides, strict=False)
     )
-    if word == "avgpool" and is_whole and not (counts and any(sides)):
+    of_one = tuple(x[1:]) == (1, 1) and any(sides)  # which leaves a map of one pixel as it is
+    if word == "avgpool" and is_whole and not of_one and not (counts and any(sides)):
         _give_means(t, node, live)
         return
     options: dict[str, OptionValue] = {"stride": stride}
@@ -728,6 +749,9 @@ def _concat(t: Translation, node: Operator) -> None:
     rank = len(lives[0].view.dims)
     axis = node.attribute("axis", 1)
     axis += rank if axis < 0 else 0
+    if (wrapped := _wrapped(t, node, lives, axis)) is not None:
+        t.give(node, wrapped)
+        return
     if len(lives[0].view.dims) == 2:
         lives = [t.vector(node, each) for each in lives]
     orders = [t.order(each) for each in lives]
@@ -749,6 +773,37 @@ def _concat(t: Translation, node: Operator) -> None:
     dims = view_of(shape, t.batch, order if len(shape) == 3 else "nc").dims
     known = {"nc11": (*dims, (), ()), "n11c": (dims[0], (), (), dims[-1])}
     t.give(node, replace(found, view=TensorView(known.get(order, dims))))
+
+
+def _wrapped(t: Translation, node: Operator, lives: Sequence[Live], axis: int) -> Live | None:
+    """A map between its own last rows or columns and its first ones, which is padding that wraps
+    around; None where the values are nothing such.
+    """
+    whole = next((each for each in lives if t.items[each.item].word != "cut"), None)
+    if whole is None or len(t.shape(whole)) != 3:
+        return None
+    order, shape = t.order(whole), t.shape(whole)
+    along = order[axis : axis + 1]
+    if along not in ("h", "w"):
+        return None
+    size = shape["chw".index(along)]
+    ends = [0, 0]
+    at = lives.index(whole)
+    for place, live in enumerate(lives):
+        if place == at:
+            continue
+        cut = t.items[live.item]
+        start, end = cut.options.get("start"), cut.options.get("end")
+        is_last, is_first = place < at and end == size, place > at and start == 0
+        of_it = cut.reads == (whole.item,) and cut.options.get("along") == along
+        if not of_it or not (is_last or is_first) or ends[place > at]:
+            return None
+        ends[place > at] = cut.shape["chw".index(along)]
+    before, behind = ends
+    sides = (before, 0, behind, 0) if along == "h" else (0, before, 0, behind)
+    wider = tuple(n + sum(ends) * (name == along) for name, n in zip("chw", shape, strict=True))
+    options: dict[str, OptionValue] = {"padding": sides, "border": "wrap"}
+    return t.emit(node, "pad", [whole], wider, view_of(wider, t.batch, order), options=options)
 
 
 # ---------------------------------------------------------------- each value by itself
@@ -897,7 +952,7 @@ def _softmax(t: Translation, node: Operator) -> None:
     if all(part.axis == "n" for part in others) and all(part.axis != "n" for part in parts):
         found = t.vector(node, live)
         given = t.emit(node, "softmax", [found], t.shape(found), found.view)
-    elif t.order(live) in ("nchw", "nhwc") and {part.axis for part in parts} == {"c"}:
+    elif (order := t.order(live)) in ORDERS and parts == [*dims[order.find("c")]]:
         given = t.emit(node, "softmax2d", [live], t.shape(live), live.view)
     else:
         t.refuse(node, f"a `{node.kind}` along axis {axis}", "ours is over all channels")
@@ -947,7 +1002,7 @@ def _instancenorm(t: Translation, node: Operator) -> None:
         len(parts) == 1 and parts[0].axis == "c" and parts[0].step == max(1, inner)
     )
     rest = {part.axis for dim in dims[2:] for part in dim}
-    if len(shape) != 3 or not whole or groups * inner != shape[0] or "n" in rest:
+    if not whole or groups * inner != shape[0] or "n" in rest:
         t.refuse(node, "an `InstanceNormalization` of this shape", "")
     eps = shortest(node.attribute("epsilon", 1e-5))
     scale, bias = t.weight(node, 1), t.weight(node, 2)
@@ -983,6 +1038,8 @@ def _groupnorm(t: Translation, node: Operator) -> None:
 
 def _layernorm(t: Translation, node: Operator) -> None:
     live = t.live(node)
+    if len(live.view.dims) == 2:
+        live = t.vector(node, live)
     dims, shape = live.view.dims, t.shape(live)
     axis = node.attribute("axis", -1)
     axis += len(dims) if axis < 0 else 0

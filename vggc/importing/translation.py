@@ -101,13 +101,22 @@ class Translation:
     def output(self, name: str) -> ForeignOutput:
         """An output of the net."""
         match self.places.get(name):
-            case Live(item=item, view=view, after=after):
-                return ForeignOutput(name, item, view, after)
+            case Live() as found:
+                live = self.written_out(found)
+                return ForeignOutput(name, live.item, live.view, live.after)
             case ForeignTensor():
                 reason = f"its output `{short(name)}` depends on no image"
             case None:
                 reason = f"no node gives its output `{short(name)}`"
         raise UserError(ForeignUnreadable(self.path, reason))
+
+    def written_out(self, live: Live) -> Live:
+        """What an output gives, its map flattened by an item where the original flattens it."""
+        shape, node = self.shape(live), self.items[live.item].node
+        flat = view_of((prod(shape),), self.batch)
+        if len(shape) != 3 or flattened(live.view, shape) != flat:
+            return live
+        return replace(self.emit(node, "flatten", [live], (prod(shape),)), after=live.after)
 
     # ------------------------------------------------------------ a node
 
@@ -243,10 +252,11 @@ class Translation:
         self.places[node.gives[position]] = live
 
     def spatial(self, node: Operator, position: int = 0) -> Live:
-        """A map that an operator reads, lying N, C, H, W; a channel shuffle that stands before it
-        becomes an item.
-        """
-        live = self.live(node, position)
+        """A map that an operator reads, lying N, C, H, W."""
+        return self.as_map(node, self.live(node, position))
+
+    def as_map(self, node: Operator, live: Live) -> Live:
+        """A map as one that lies N, C, H, W; a channel shuffle becomes an item."""
         if self.order(live) in ("nchw", "nc11"):
             return live
         groups = self.shuffled(live)

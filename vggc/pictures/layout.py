@@ -78,7 +78,7 @@ MEANINGS: dict[BoxLook, str] = {
     "pool": "pooling",
     "fc": "fully connected",
     "join": "join",
-    "resize": "upsampling",
+    "resize": "upsampling, padding",
     "plain": "shape unchanged, in place",
 }
 LOOKS: dict[str, BoxLook] = {
@@ -90,6 +90,7 @@ LOOKS: dict[str, BoxLook] = {
     "stochasticpool": "pool",
     "gap": "pool",
     "upsample": "resize",
+    "pad": "resize",
     "fc": "fc",
     "boxes": "fc",
     "concat": "join",
