@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,22 @@ from PIL import Image
 import vggc.program as programs
 from tests.support.nets import program
 from tests.support.weight_site import WeightSite, published, serving
-from vggc.api.first_weights import published_layers
+from vggc.api.first_weights import published_layers, taken_weights
 from vggc.api.published import published_for
 from vggc.ir.graph import Graph
-from vggc.ir.weights import Weights, seeded
+from vggc.ir.weights import Weights, save, seeded
+from vggc.preprocessing.presets import PRESETS
 from vggc.pretrained import table
 from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
 from vggc.pretrained.facts import class_names, facts_of
 from vggc.pretrained.table import CLASSES, MEAN, PUBLISHED, STD
 from vggc.program import Program, from_zoo, load, zoo
+from vggc.recipe.train import InitFrom
 from vggc.support.diagnostics import UserError
 from vggc.training.run import Run
+from vggc.weight_files.facts import WeightFacts, metadata_of
 from vggc.weight_files.load import load as load_weights
+from vggc_runtime.preprocessing import Preprocessing
 
 Here = Callable[..., tuple[object, str, str]]
 
@@ -229,3 +234,25 @@ def test_what_is_known_of_weights_is_told(site: WeightSite, vggc_here: Here) -> 
     assert json.loads(out)["fetched"]
     code, out, _ = vggc_here("weights", "--json")
     assert [each["net"] for each in json.loads(out)] == [*PUBLISHED]
+
+
+# What pictures go through in a training
+
+
+def test_pictures_have_the_values_that_first_weights_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caffe's weights want blue first, from 0 to 255: so does a training that begins with them."""
+    monkeypatch.chdir(tmp_path)
+    caffe = PRESETS["caffe"].at((3, 16, 16))
+    net = program("net small input 3x16x16 conv3-4 | conv3-4 | gap | fc-3")
+    save(Path("w.safetensors"), seeded(net.graph, 3), metadata_of(WeightFacts(caffe)))
+    own = PRESETS["unit"].at((3, 16, 16))
+
+    def begun_with(layer: str) -> Preprocessing:
+        part = InitFrom(net="small", layers=(layer,))
+        first = taken_weights(part, net.graph, net.graph, Path("w.safetensors"), None)
+        return first.prepared(own)
+
+    assert begun_with("conv1_1") == replace(own, mean=caffe.mean, std=caffe.std, order="bgr")
+    assert begun_with("conv1_2") == own
