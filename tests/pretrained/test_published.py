@@ -121,6 +121,7 @@ def test_eval_knows_the_names_of_the_classes(site: WeightSite, vggc_here: Here) 
 # Beginning a training
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_published_weights(
     site: WeightSite, weights: Weights, vggc_here: Here
 ) -> None:

@@ -162,8 +162,9 @@ class Network:
         """The net as a torch module in eval mode: images (N, C, H, W) to the tensor of the only
         head, or to a dict of tensors by the heads' names.
 
-        The weights are those in a file of any form; without one, of a net of a run the run's last,
-        or its `"best"`; of others random ones of `seed`, with a warning where none is given.
+        The weights are those in a file of any form, or with `"imagenet"` published ones; without
+        one, of a net of a run the run's last, or its `"best"`; of others random ones of `seed`,
+        with a warning where none is given.
 
         Raises:
             UserError: there are no such weights, they are not of this net, or have a seed, too.
