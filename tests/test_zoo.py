@@ -341,7 +341,7 @@ def test_the_list_has_every_net_with_its_figures() -> None:
     lines = CliRunner().invoke(command).stdout.splitlines()
     rows = {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
     assert [name for name in rows if name in zoo()] == zoo()
-    assert "3×224×224 138,357,544 15.47 G 256 74 epochs sgd 0.01 plateau 256" in rows["vgg16"]
+    assert "3×224×224 138,357,544 15.47 G 71.59 256 74 epochs sgd 0.01 plateau 256" in rows["vgg16"]
     assert "3×32×32 15,253,578 313.73 M 128 60 epochs" in rows["vgg16_bn_cifar"]
     assert "sgd 0.001 plateau 256 euclidean, from vgg16" in rows["vgg16_loc_scr"]
 
@@ -352,6 +352,7 @@ def test_the_list_as_json_has_the_recipes() -> None:
     alexnet, tiny = nets["alexnet"], nets["tiny_vgg"]
     assert (alexnet["params"], alexnet["macs"]) == (61_100_840, 714_188_480)
     assert alexnet["train"]["init"] == "normal"
+    assert (alexnet["weights"]["top1"], tiny["weights"]) == (56.522, None)
     assert alexnet["test"]["crops.grid"] == "3x3"
     assert (tiny["input"], tiny["outputs"]) == ([3, 32, 32], {"output": [10]})
 
@@ -360,7 +361,8 @@ def test_a_net_is_shown_as_it_is_written() -> None:
     shown = CliRunner().invoke(command, ["show", "vgg16_bn"])
     assert shown.stdout == text_of("vgg16_bn")
     assert shown.stderr == (
-        "vgg16_bn: 138,365,992 parameters, 15.47 G MACs, 3×224×224 → output 1000\n"
+        "vgg16_bn: 138,365,992 parameters, 15.47 G MACs, 3×224×224 → output 1000; "
+        "published weights of 73.36 % top-1\n"
     )
 
 
@@ -369,7 +371,7 @@ def test_a_net_is_shown_with_everything_filled_in() -> None:
     net = parse(Source("shown", shown.stdout))
     assert net.base is None
     assert Program(net).report() == load("vgg16_bn(classes=7)").report()
-    assert "output 7" in shown.stderr
+    assert shown.stderr.endswith("output 7\n")
 
 
 def test_a_net_that_is_not_there_gets_a_suggestion() -> None:

@@ -98,7 +98,7 @@ def _recipe(recipe: Recipe) -> tuple[str, ...]:
 def _summary(program: Program) -> str:
     graph, totals = program.graph, program.report().totals
     outputs = ", ".join(f"{name} {describe(shape)}" for name, shape in graph.outputs.items())
-    published = PUBLISHED.get(graph.name)
+    published = None if program.arguments else PUBLISHED.get(graph.name)
     weights = f"; published weights of {published.top1:.2f} % top-1" if published else ""
     return (
         f"{graph.name}: {totals.params:,} parameters, {_scaled(totals.macs)} MACs,"
