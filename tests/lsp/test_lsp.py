@@ -637,7 +637,7 @@ def test_an_offer_replaces_what_was_typed_and_explains_itself(editor: Client) ->
     assert "- output 64×224×224" in offer["documentation"]["value"]
     layer = editor.completions("replace.vgg", START + "| 𝐀: co¦")["conv"]
     assert numbers(layer["textEdit"]["range"]) == [2, 6, 2, 8]
-    assert "Convolution, then batch normalisation" in layer["documentation"]["value"]
+    assert "Convolution, then a normalisation" in layer["documentation"]["value"]
 
 
 def test_an_editor_that_knows_no_snippets_gets_plain_words(editor: Client) -> None:
