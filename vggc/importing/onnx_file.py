@@ -87,7 +87,7 @@ def read_onnx(path: Path) -> Foreign:
             sha256=sha256(path),
             facts=facts_in_model(model),
             engine=onnx_engine(path, model, found.places),
-            no_engine="onnxruntime is not installed",
+            no_engine="it takes ONNX Runtime: pip install onnxruntime",
         )
     except OSError as error:
         raise UserError(ForeignUnreadable(str(path), error.strerror or str(error))) from None
