@@ -134,15 +134,24 @@ WORKLOADS: dict[str, Workload] = {
     **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
 }
 
+TILED = conv((1, 13, 12, 20), 70, halos=(1, 1))
+TILINGS = {
+    f"{name} tile, {splits} splits": gemm.Tiling(tile, splits)
+    for name, tile in {"large": gemm.LARGE, "medium": gemm.MEDIUM, "flat": gemm.FLAT}.items()
+    for splits in (1, 3)
+}
 ENDS = [-1e30, -200, -89, -1e-30, -0.0, 0.0, 1e-30, 89, 200, 1e30]
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
-    """The kernel of each workload, and of each activation at its ends, in one library."""
+    """The kernel of each workload, of each activation at its ends and of each tile of a
+    convolution, in one library.
+    """
     layout = Map(1, 1, 1, len(ENDS))
     alone = {f"{name} at its ends": Pointwise(layout, layout, a) for name, a in ACTIVATIONS.items()}
     kernels = {name: kernel(work, max_error=0) for name, work in {**WORKLOADS, **alone}.items()}
+    kernels |= {name: gemm.ImplicitGemm(TILED).kernel(each) for name, each in TILINGS.items()}
     numbered = {name: f"f{index}" for index, name in enumerate(kernels)}
     codes = generate_all({numbered[name]: made.func for name, made in kernels.items()})
     source = next(iter(codes.values())).source
@@ -158,12 +167,10 @@ def test_a_kernel_computes_its_workload(name: str, compiled: Callable[[str], Mad
 
 
 @needs_compiler
-@pytest.mark.parametrize("tile", [gemm.LARGE, gemm.MEDIUM, gemm.FLAT])
-@pytest.mark.parametrize("splits", [1, 3])
-def test_conv_with_every_tile(tile: gemm.Tile, splits: int, tmp_path: Path) -> None:
-    workload = conv((1, 13, 12, 20), 70, halos=(1, 1))
-    func = convolution(workload, gemm.Tiling(tile, splits))
-    check_alone(workload, func, gemm.packing(workload, tile), tmp_path)
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_conv_with_every_tile(tiling: str, compiled: Callable[[str], Made]) -> None:
+    library, code, made = compiled(tiling)
+    check(TILED, made.packing, lambda *arrays: call(library, code, *arrays))
 
 
 @needs_compiler
