@@ -56,12 +56,21 @@ def test_draws_compute_what_they_should(target: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("target", "count"),
     [
-        pytest.param(HOST, 120, id="host"),
-        pytest.param(AVX2, 100, id="avx2", marks=not_the_same),
+        pytest.param(HOST, 80, id="host"),
+        pytest.param(AVX2, 70, id="avx2", marks=not_the_same),
     ],
 )
 def test_many_draws_compute_what_they_should(target: dict[str, str], count: int) -> None:
-    found, machine = drawn(4, count, target)
+    """As many draws, and behind them the first of each algorithm that they did not reach."""
+    machine = tvm.target.Target(target)
+    found: list[Draw] = []
+    reached: set[str] = set()
+    for each in draws(4, 1000, Machine.of(machine)):
+        if len(found) < count or each.kernel.algorithm not in reached:
+            found.append(each)
+            reached.add(each.kernel.algorithm)
+        if len(found) >= count and reached == ALGORITHMS:
+            break
     assert set(check_all(found, machine)) == ALGORITHMS
 
 
