@@ -36,6 +36,8 @@ SEEDS = [
 TOKENS = """
 net input from let every set after before insert replace with remove head train test round
 conv3-64 conv pool avgpool3 gap fc-10 fc softmax relu dropout lrn concat add skip boxes bn
+conv1x7-8 deconv4-8 stochasticpool3x2 pad upsample2x1 shuffle groupnorm layernorm softmax2d scale
+mul clip mish padding=0x1x1x0 dilation=2x1 border=wrap groups=2 init=normal std=0.1 bias=0.1 lr=2
 vgg16 resnet18 googlenet a x: @x @conv1_1 conv1_1 conv1_1..fc6 ( ) | , { } = : ; @ × ×2 x2 *3 ×n
 ×99999999 + - * / 1 0 -1 0.5 1e9 1e999 5% 7px 3x8x8 0x0x0 1..2 2..1 stride=2 act=none width=0.5
 classes=10 (classes=7) (width=99) norm=batch batch=5 sgd lr=0.1 lr= scale 256..512 flip

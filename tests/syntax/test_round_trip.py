@@ -61,10 +61,14 @@ def built(texts: Sequence[str], arguments: str = "") -> Program:
 NAMES = ("a", "b", "x2", "offs", "outputs", "let", "head", "every-one", "conv1_9", "relu")
 VALUES = {
     "conv": {
-        "act": ("relu", "leaky", "prelu", "none", "kind"),
+        "act": ("relu", "leaky", "prelu", "mish", "none", "kind"),
         "slope": ("0.3", "share"),
-        "norm": ("batch", "none"),
-        "bias": ("on", "off"),
+        "norm": ("batch", "layer", "none"),
+        "eps": ("1e-3",),
+        "bias": ("on", "off", "0.1"),
+        "init": ("he", "normal"),
+        "std": ("0.05",),
+        "lr": ("2", "deep"),
         "stride": ("1", "2", "2x1"),
         "padding": ("0", "1", "0x1", "1x0x0x2"),
         "dilation": ("2", "1x2"),
@@ -86,6 +90,24 @@ VALUES = {
         "round": ("up", "down"),
         "size": ("2", "3", "3x2"),
     },
+    "deconv": {
+        "act": ("hardswish", "none"),
+        "norm": ("layer", "none"),
+        "stride": ("2", "1x2"),
+        "padding": ("0", "1x0x0x1"),
+        "groups": ("2",),
+        "width": ("4", "wide"),
+        "lr": ("0.5", "share"),
+    },
+    "avgpool": {"stride": ("1",), "padding": ("1", "0x0x1x1"), "border": ("zeros", "ignore")},
+    "stochasticpool": {"stride": ("1", "2x1"), "padding": ("1",), "round": ("up",)},
+    "pad": {"padding": ("1", "0x1x2x0"), "border": ("edge", "wrap", "reflect")},
+    "upsample": {"mode": ("bilinear", "nearest"), "size": ("2", "1x2")},
+    "shuffle": {"groups": ("2", "deep")},
+    "groupnorm": {"groups": ("1", "2"), "eps": ("0.01",)},
+    "layernorm": {"eps": ("0.01", "share"), "lr": ("3",)},
+    "scale": {"start": ("1e-6", "share", "-2"), "bias": ("off", "0.5")},
+    "clip": {"min": ("-1", "share"), "max": ("6", "wide")},
     "dropout": {"p": ("10%", "0.25", "share")},
     "lrn": {"size": ("3",), "alpha": ("0.01", "1e-5"), "k": ("1",)},
     "batchnorm": {"eps": ("0.001",)},
@@ -95,13 +117,26 @@ WORDS = {
     "conv": ("conv3-4", "conv1-4", "conv-4", "conv3", "conv3-6", "conv", "conv3-wide", "conv1×3-4"),
     "fc": ("fc-6", "fc-wide", "fc"),
     "pool": ("pool", "pool3", "maxpool2", "pool3x2"),
+    "deconv": ("deconv4-4 stride=2", "deconv3-4", "deconv2×3-6 stride=2"),
+    "avgpool": ("avgpool3", "avgpool1x2 border=zeros"),
+    "stochasticpool": ("stochasticpool", "stochasticpool3x2 stride=2"),
+    "pad": ("pad padding=1", "pad padding=0x1"),
+    "upsample": ("upsample", "upsample2x1"),
+    "shuffle": ("shuffle", "shuffle groups=2"),
+    "groupnorm": ("groupnorm groups=2", "groupnorm groups=1"),
+    "layernorm": ("layernorm",),
+    "scale": ("scale", "scale start=0.1 bias=off"),
+    "clip": ("clip min=0 max=6", "clip max=wide"),
     "dropout": ("dropout",),
     "lrn": ("lrn", "lrn3"),
     "batchnorm": ("bn", "batchnorm"),
     "leaky": ("leaky", "lrelu"),
 }
 WHERE = {**{kind: kind for kind in WORDS}, "pool": "maxpool"}
-SELECTORS = ("conv", "conv3", "conv3-4", "conv-wide", "conv1x3", "pool", "pool2x2", "fc", "bn")
+SELECTORS = (
+    *("conv", "conv3", "conv3-4", "conv-wide", "conv1x3", "pool", "pool2x2", "fc", "bn"),
+    *("deconv", "deconv2×3", "upsample2x1", "shuffle", "stochasticpool3x2"),
+)
 BLOCKS = (
     "train {\n  batch 8  # small\n  sgd lr=0.1 momentum=0.8\n}",
     "train { plateau factor=10%; freeze {name} }",
@@ -169,8 +204,9 @@ class Drawer:
         layers = [node.layer.name for node in built([*self.done, text]).graph.nodes[1:]]
         return self.draw.choice(layers)
 
-    def options(self, kind: str, least: int = 0) -> str:
-        keys = self.draw.sample([*VALUES[kind]], k=min(len(VALUES[kind]), least or 1))
+    def options(self, kind: str, least: int = 0, said: str = "") -> str:
+        known = [key for key in VALUES[kind] if f"{key}=" not in said]
+        keys = self.draw.sample(known, k=min(len(known), least or 1))
         keys = keys if least or self.draw.random() < 0.4 else []
         return "".join(f" {key}={self.draw.choice(VALUES[kind][key])}" for key in keys)
 
@@ -178,12 +214,13 @@ class Drawer:
         kind = self.draw.choice(kinds)
         name = f"{self.draw.choice(NAMES)}: " if self.draw.random() < 0.15 else ""
         comment = "  # so\n" if self.draw.random() < 0.1 else ""
-        return f"{name}{self.draw.choice(WORDS[kind])}{self.options(kind)}{comment}"
+        word = self.draw.choice(WORDS[kind])
+        return f"{name}{word}{self.options(kind, said=word)}{comment}"
 
     def path(self, depth: int) -> str:
         """Layers that keep maps maps."""
-        kinds = ("conv", "conv", "pool", "lrn", "dropout", "batchnorm", "leaky")
-        match self.draw.randrange(9) if depth else 0:
+        kinds = tuple(kind for kind in WORDS if kind != "fc")
+        match self.draw.randrange(10) if depth else 0:
             case 1 | 2 | 3:
                 return f"{self.path(depth - 1)} | {self.path(depth - 1)}"
             case 4:
@@ -194,6 +231,8 @@ class Drawer:
             case 6:
                 return f"add({self.path(depth - 1)} | conv1-4, conv1-4 act=none)"
             case 7:
+                return f"mul(skip, {self.path(depth - 1)} | conv1-4 | gap, conv1-4)"
+            case 8 | 9:
                 return f"{self.layer(('conv',))} x2"
             case _:
                 return self.layer(kinds)
