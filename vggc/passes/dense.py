@@ -46,7 +46,7 @@ Shares: TypeAlias = NDArray[np.float64]
 """Windows (rows, columns, 4): left, top, right and bottom in shares of an image."""
 
 
-ON_CROPS = "test it on crops: `--protocol crops`"
+ON_CROPS = "test it on crops: `--protocol crops`, or the centre one alone: `--protocol centre`"
 """What to do about a net of classes that cannot be applied densely."""
 
 ON_THE_CENTRE = "look at the centre crop alone: `--protocol centre`"
