@@ -1,9 +1,9 @@
 """What larger Winograd tiles cost in accuracy: `python benchmarks/winograd.py [NET ...]`.
 
-First layers by themselves: relative L2 errors against float64, by channels, on noise and on what
-follows a ReLU, with the points of interpolation that vggc uses and with the usual ones. Then whole
-nets, by default vgg_tiny_cifar and vgg16, with one tile size for every layer that there is Winograd
-for: the error of the last layer on random and real images.
+First layers by themselves: relative L2 errors against float64, by taps and channels, on noise and
+on what follows a ReLU, with the points of interpolation that vggc uses and with the usual ones.
+Then whole nets, by default vgg_tiny_cifar and vgg16, with one tile size for every layer that there
+is Winograd for: the error of the last layer on random and real images.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vggc.kernels import toom_cook
 from vggc.kernels.cpu import Machine, choices
 from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.conv import Direct
-from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
+from vggc.kernels.cpu.winograd import ROUNDING, Winograd2, Winograd4, Winograd6
 from vggc.kernels.workloads import Choice, Conv, Map, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
@@ -52,21 +52,21 @@ MACHINE = Machine.of(tvm_target(CPU))
 # Layers
 
 
-def layer_errors(inputs: NDArray[np.float32]) -> dict[str, float]:
+def layer_errors(inputs: NDArray[np.float32], taps: int) -> dict[str, float]:
     """The relative L2 error of each algorithm on a layer with this input `(1, H, W, C)`."""
-    channels = inputs.shape[-1]
+    channels, padding = inputs.shape[-1], taps // 2
     conv = Conv(
-        Map(1, EXTENT, EXTENT, channels, 1),
+        Map(1, EXTENT, EXTENT, channels, padding),
         Map(1, EXTENT, EXTENT, OUTPUTS),
-        kernel=(3, 3),
+        kernel=(taps, taps),
         stride=(1, 1),
-        padding=(1, 1),
+        padding=(padding, padding),
     )
     rng = np.random.default_rng(1)
-    scale = np.sqrt(2 / 9 / channels)
+    scale = np.sqrt(2 / taps**2 / channels)
     weight = (rng.standard_normal(conv.weight_shape) * scale).astype(np.float32)
-    x = np.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = sliding_window_view(x.astype(float), (3, 3), axis=(1, 2))
+    x = np.pad(inputs, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    windows = sliding_window_view(x.astype(float), (taps, taps), axis=(1, 2))
     expected = np.einsum("nyxcij,kcij->nyxk", windows, weight.astype(float), optimize=True)
     found = {}
     for name, algorithm in algorithms(conv):
@@ -78,8 +78,10 @@ def layer_errors(inputs: NDArray[np.float32]) -> dict[str, float]:
 def algorithms(conv: Conv) -> Iterator[tuple[str, CpuAlgorithm[Any, Any]]]:
     yield "direct", Direct(conv, MACHINE)
     for m, winograd in BY_TILE.items():
+        if not winograd.applies(conv):
+            continue
         yield f"F({m}×{m})", winograd(conv, MACHINE)
-        if m in USUAL:
+        if m in USUAL and conv.kernel == (3, 3):
             with points(m):
                 yield f"F({m}×{m}), points ±1, ±2", winograd(conv, MACHINE)
 
@@ -107,19 +109,19 @@ def computed(
     return np.asarray(y.numpy())
 
 
-def show_layers() -> None:
+def show_layers(taps: int) -> None:
     rng = np.random.default_rng(0)
     kinds = {"noise": lambda x: x, "behind ReLU": lambda x: np.maximum(x, 0)}
     titled = False
     for kind, function in kinds.items():
         for channels in CHANNELS:
             noise = rng.standard_normal((1, EXTENT, EXTENT, channels)).astype(np.float32)
-            errors = layer_errors(function(noise))
+            errors = layer_errors(function(noise), taps)
             if not titled:
-                row("input", "channels", *errors)
-                row("---", *["---:"] * (len(errors) + 1))
+                row("taps", "input", "channels", *errors)
+                row("---", "---", *["---:"] * (len(errors) + 1))
                 titled = True
-            row(kind, str(channels), *map("{:.1e}".format, errors.values()))
+            row(f"{taps}×{taps}", kind, str(channels), *map("{:.1e}".format, errors.values()))
 
 
 # Nets
@@ -172,10 +174,12 @@ def row(*cells: str) -> None:
 
 
 def main() -> None:
-    show_layers()
-    for name in sys.argv[1:] or ("vgg_tiny_cifar", "vgg16"):
+    for taps in ROUNDING:
+        show_layers(taps)
         print()
+    for name in sys.argv[1:] or ("vgg_tiny_cifar", "vgg16"):
         show_net(name)
+        print()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from tests.support.low_precision_kernels import LACKS, filled
 from tests.support.workload_reference import (
     ELEMENTWISE,
     GROUPED,
+    PLACES,
     POOLS,
+    STOCHASTIC_POOLS,
     group_norm,
     layer_norm,
 )
@@ -66,12 +68,15 @@ def in_words(form: Format) -> dict[str, Workload]:
 
 WORKLOADS: dict[str, Workload] = {
     "conv": conv((1, 5, 7, 6), 20, halos=(1, 1)),
+    "conv of five taps": conv((1, 6, 7, 6), 20, kernel=5, halos=(2, 1)),
     "conv in pieces": conv((1, 1, 3, 1100), 17, kernel=1, act=None),
     "grouped": GROUPED["two groups"],
     "depthwise": GROUPED["depthwise of few channels"],
     "dense": Dense(1, 1103, 70, RELU),
     "mean by windows": POOLS["mean 3×3, stride 2, padded"],
     "mean of the whole map": POOLS["mean of the whole map"],
+    "weighted mean by windows": STOCHASTIC_POOLS["weighted 2×2"],
+    "places of groups": PLACES["places of groups"],
     "lrn": Lrn(Map(1, 3, 4, 40), Map(1, 3, 4, 40, halo=1), 5, 0.3, 0.75, 2.0),
     "group norm": group_norm((1, 5, 7, 70), 14, (1, 2), RELU),
     "layer norm": layer_norm((1, 3, 7, 37), (1, 2)),
@@ -80,7 +85,10 @@ WORKLOADS: dict[str, Workload] = {
     "to nchw": ToNchw(Map(1, 4, 5, 9, halo=1)),
     **{
         name: ELEMENTWISE[name]
-        for name in ("silu", "prelu", "concat", "add, relu", "mul by a vector, relu", "softmax2d")
+        for name in (
+            *("silu", "prelu", "concat", "add, relu", "mul by a vector, relu", "softmax2d"),
+            *("pad", "shuffle", "upsample, bilinear"),
+        )
     },
 }
 IN_WORDS = in_words("bfloat16") | in_words("uint8")

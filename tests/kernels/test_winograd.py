@@ -21,8 +21,8 @@ from tests.support.winograd_on_gpus import errors as errors_in_halves
 from vggc.compiler.error_budget import allotment
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, alternatives, choices, kernel, winograd
-from vggc.kernels.cpu.winograd import TransformedWeight, Winograd2, Winograd4, Winograd6
-from vggc.kernels.toom_cook import POINTS, TAPS, transforms
+from vggc.kernels.cpu.winograd import ROUNDING, TransformedWeight, Winograd2, Winograd4, Winograd6
+from vggc.kernels.toom_cook import POINTS, filtering
 from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.plan.plan import Plan
 from vggc.program import load
@@ -44,34 +44,43 @@ MAPS = {
     "gelu": conv((1, 6, 7, 6), 17, act=CONVS["linear"].act),
 }
 MAPS |= {f"{name}, pooled": pooled(work) for name, work in MAPS.items()}
+MAPS_OF_FIVE_TAPS = {
+    "odd extents": conv((1, 13, 17, 5), 33, kernel=5, padding=2, halos=(2, 1)),
+    "no padding": conv((2, 9, 12, 6), 32, kernel=5, padding=0),
+    "pooled": pooled(conv((1, 7, 6, 20), 40, kernel=5, padding=2, halos=(2, 1))),
+}
+TILES = [(taps, m) for taps, of_tiles in ROUNDING.items() for m in of_tiles]
+"""The taps of a filter in each direction, and the pixels of a tile."""
 
 
-@pytest.mark.parametrize("m", POINTS)
-def test_the_transforms_filter_exactly(m: int) -> None:
+@pytest.mark.parametrize(("taps", "m"), TILES)
+def test_the_transforms_filter_exactly(taps: int, m: int) -> None:
     rng = np.random.default_rng(0)
-    data, taps = rng.standard_normal(m + TAPS - 1), rng.standard_normal(TAPS)
-    of = transforms(POINTS[m])
-    found = of.output @ ((of.filter @ taps) * (of.input @ data))
-    np.testing.assert_allclose(found, np.correlate(data, taps, "valid"), atol=1e-12)
+    data, filter_ = rng.standard_normal(m + taps - 1), rng.standard_normal(taps)
+    of = filtering(m, taps)
+    found = of.output @ ((of.filter @ filter_) * (of.input @ data))
+    np.testing.assert_allclose(found, np.correlate(data, filter_, "valid"), atol=1e-12)
 
 
-@pytest.mark.parametrize("m", POINTS)
-def test_a_packed_weight_gives_back_its_filters_up_to_rounding(m: int) -> None:
-    weight = np.random.default_rng(0).standard_normal((37, 5, 3, 3), np.float32)
+@pytest.mark.parametrize(("taps", "m"), TILES)
+def test_a_packed_weight_gives_back_its_filters_up_to_rounding(taps: int, m: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((37, 5, taps, taps), np.float32)
     packing = TransformedWeight(weight.shape, m, 16)
     packed = packing.pack(weight)
-    assert packed.shape == packing.packed_shape == (3, (m + 2) ** 2, 5, 16)
+    assert packed.shape == packing.packed_shape == (3, (m + taps - 1) ** 2, 5, 16)
     assert not packed[2, :, :, 37 % 16 :].any()
     np.testing.assert_allclose(packing.unpack(packed), weight, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("m", POINTS)
-def test_every_tile_convolves_every_map(m: int, target: dict[str, str]) -> None:
+@pytest.mark.parametrize(("taps", "m"), TILES)
+def test_every_tile_convolves_every_map(taps: int, m: int, target: dict[str, str]) -> None:
     machine = Machine.of(tvm.target.Target(target))
     rng = np.random.default_rng(m)
+    maps = {3: MAPS, 5: MAPS_OF_FIVE_TAPS}[taps]
     cases = []
-    for index, workload in enumerate(MAPS.values()):
+    for index, workload in enumerate(maps.values()):
+        assert BY_TILE[m].applies(workload) or max(workload.grid) <= m
         # Threads share a tile's products or do not; a map and its pooled twin meet both.
         shared = (index + index // (len(MAPS) // 2)) % 2
         of_kind = [k for k in winograd.blocks(workload, machine, m) if k.shared == shared]
@@ -90,6 +99,9 @@ def test_it_is_chosen_where_it_saves_work_and_only_where_it_applies() -> None:
 
     deep = conv((1, 28, 28, 256), 256, halos=(1, 1))
     assert algorithm(deep).startswith("winograd")
+    of_five_taps = conv((1, 27, 27, 96), 256, kernel=5, padding=2, halos=(2, 0))
+    assert algorithm(of_five_taps) == "winograd4"
+    assert not Winograd6.applies(of_five_taps)
     assert algorithm(conv((1, 56, 56, 3), 64)) == "direct"
     assert (
         algorithm(replace(deep, stride=(2, 2), output=replace(deep.output, height=14, width=14)))

@@ -1,7 +1,8 @@
 """Winograd convolution: 3×3 with stride 1 by (m+2)² products for m×m outputs in place of 9·m².
 
-Three stages over blocks of tiles of m×m output pixels, in vectors of channels as they lie in
-NHWC. The input of each tile is transformed to `(m+2)²` vectors; for each of these elements e the
+So are 5×5, by (m+4)² products in place of 25·m². With r×r taps, n = m + r - 1, there are three
+stages over blocks of tiles of m×m output pixels, in vectors of channels as they lie in
+NHWC. The input of each tile is transformed to `n²` vectors; for each of these elements e the
 tiles are multiplied with the transformed weights, `M[e] = V[e]·U[e]`, a GEMM whose tile stays in
 registers; and what a tile gets is transformed back, with bias, activation and pool. A panel of
 output channels goes through the last two stages before the next, so that its products stay in
@@ -44,12 +45,12 @@ from vggc.kernels.cpu.loops import (
     scratch,
 )
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
-from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, transforms
+from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, filtering
 from vggc.kernels.workloads import Conv, Packing, by_panels
 
-ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
-"""The relative L2 error of a layer of one channel behind a ReLU, by m; it grows with their root
-(`benchmarks/winograd.py`).
+ROUNDING = {3: {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}, 5: {2: 9.5e-8, 4: 3.3e-7}}
+"""The relative L2 error of a layer of one channel behind a ReLU, by taps and m; it grows with the
+root of the channels (`benchmarks/winograd.py`).
 """
 MAX_VECTORS, MAX_VECTORS_OF_WORDS = 4, 2
 """Vectors of the GEMM's register tile at most, of float32 and of words of two numbers: more would
@@ -102,7 +103,8 @@ class WinogradKnobs:
 
 @dataclass(frozen=True)
 class TransformedWeight:
-    """Packs a weight `(K, C, 3, 3)` as `(K/panel, (m+2)², C, panel)`, each filter g as `G·g·Gᵀ`.
+    """Packs a weight `(K, C, r, r)` as `(K/panel, n², C, panel)`, n = m + r - 1, each filter g as
+    `G·g·Gᵀ`.
 
     The last panel is padded with zeros. Computed in float64 and rounded once.
     """
@@ -115,14 +117,14 @@ class TransformedWeight:
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
-        k, c, _, _ = self.shape
-        return (ceil(k / self.panel), (self.m + TAPS - 1) ** 2, c, self.panel)
+        k, c, taps, _ = self.shape
+        return (ceil(k / self.panel), (self.m + taps - 1) ** 2, c, self.panel)
 
     def pack(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        k, c, _, _ = self.shape
+        k, c, taps, _ = self.shape
         panels, size, _, _ = self.packed_shape
-        padded = np.zeros((panels * self.panel, c, TAPS * TAPS))
-        padded[:k] = weight.reshape(k, c, TAPS * TAPS)
+        padded = np.zeros((panels * self.panel, c, taps * taps))
+        padded[:k] = weight.reshape(k, c, taps * taps)
         moved = (padded @ self.matrix.T).reshape(panels, self.panel, c, size)
         return np.ascontiguousarray(moved.transpose(0, 3, 2, 1), np.float32)
 
@@ -138,7 +140,7 @@ class TransformedWeight:
     @property
     def matrix(self) -> Matrix:
         """The matrix that takes the elements of a filter to those of `G·g·Gᵀ`, row by row."""
-        return transform_of_filters(transforms(POINTS[self.m]))
+        return transform_of_filters(filtering(self.m, self.shape[2]))
 
 
 def transform_of_filters(by: Transforms) -> Matrix:
@@ -146,10 +148,12 @@ def transform_of_filters(by: Transforms) -> Matrix:
     return np.kron(by.filter, by.filter).astype(np.float64)
 
 
-def has_tiles(conv: Conv) -> bool:
-    """Whether `conv` is of the kind that Winograd's algorithm computes, in whatever format."""
+def has_tiles(conv: Conv, taps: int = TAPS) -> bool:
+    """Whether `conv` is of the kind that Winograd's algorithm computes, in whatever format, and has
+    so many taps in each direction.
+    """
     return (
-        conv.kernel == (TAPS, TAPS)
+        conv.kernel == (taps, taps)
         and conv.stride == conv.dilation == (1, 1)
         and conv.groups == 1
         and min(conv.grid) > 1
@@ -199,7 +203,8 @@ def cost(
     the memory that holds them delivers, while the core computes; half of what a core's cache has
     no room for of its block is waited for.
     """
-    size, cores, panel = (m + TAPS - 1) ** 2, machine.cores, knobs.vectors * machine.lanes
+    n = m + conv.kernel[0] - 1
+    size, cores, panel = n**2, machine.cores, knobs.vectors * machine.lanes
     channels, panels = conv.input.channels, ceil(conv.output.channels / panel)
     tiles, block = num_tiles(conv, m), knobs.block
     num_blocks = ceil(tiles / block)
@@ -244,7 +249,7 @@ class Emitter:
     @property
     def by(self) -> Transforms:
         """The matrices of the transforms."""
-        return transforms(POINTS[self.m])
+        return filtering(self.m, self.conv.kernel[0])
 
     @property
     def element(self) -> str:
@@ -264,7 +269,7 @@ class Emitter:
     @property
     def n(self) -> int:
         """The rows and columns of a transformed tile."""
-        return self.m + TAPS - 1
+        return self.m + self.conv.kernel[0] - 1
 
     @property
     def steps(self) -> int:
@@ -593,19 +598,24 @@ class Emitter:
 
 @dataclass(frozen=True)
 class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
-    """F(m×m, 3×3): tiles are transformed, multiplied element by element, and transformed back."""
+    """F(m×m, r×r): tiles are transformed, multiplied element by element, and transformed back."""
 
     computes = Conv
     m: ClassVar[int]
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions 3×3 with stride 1 and no dilation, of maps that a smaller tile does not
-        cover.
+        """Convolutions of square kernels, 3×3 or with the smaller tiles 5×5, with stride 1 and no
+        dilation, of maps that a smaller tile does not cover.
         """
         in_float32 = workload.input.format == workload.output.format == "float32"
-        larger = cls.m == min(ROUNDING) or cls.m < max(workload.grid)
-        return in_float32 and has_tiles(workload) and larger
+        larger = cls.m == min(POINTS) or cls.m < max(workload.grid)
+        return in_float32 and larger and any(has_tiles(workload, taps) for taps in cls.taps())
+
+    @classmethod
+    def taps(cls) -> tuple[int, ...]:
+        """The taps in each direction of the filters that there are such tiles for."""
+        return tuple(taps for taps, of_tiles in ROUNDING.items() if cls.m in of_tiles)
 
     def knobs(self) -> Iterator[WinogradKnobs]:
         return blocks(self.workload, self.machine, self.m)
@@ -615,7 +625,7 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
 
     @property
     def error(self) -> float:
-        return ROUNDING[self.m] * sqrt(self.workload.input.channels)
+        return ROUNDING[self.workload.kernel[0]][self.m] * sqrt(self.workload.input.channels)
 
     def emitter(self, knobs: WinogradKnobs) -> Emitter:
         """The object that writes the body of the kernel."""
@@ -637,21 +647,25 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
 
 
 class Winograd2(Winograd):
-    """Winograd's algorithm by tiles of 2×2 pixels: 2.25 times fewer products."""
+    """Winograd's algorithm by tiles of 2×2 pixels: of 3×3 2.25 times fewer products, of 5×5 2.78
+    times.
+    """
 
     names = ("winograd2",)
     m = 2
 
 
 class Winograd4(Winograd):
-    """Winograd's algorithm by tiles of 4×4 pixels: four times fewer products."""
+    """Winograd's algorithm by tiles of 4×4 pixels: of 3×3 four times fewer products, of 5×5 6.25
+    times.
+    """
 
     names = ("winograd4",)
     m = 4
 
 
 class Winograd6(Winograd):
-    """Winograd's algorithm by tiles of 6×6 pixels: 5.06 times fewer products."""
+    """Winograd's algorithm by tiles of 6×6 pixels: of 3×3 5.06 times fewer products."""
 
     names = ("winograd6",)
     m = 6
