@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TVM_NUM_THREADS", "2")
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -289,6 +290,25 @@ def test_no_core_waits_for_the_last_columns_of_another() -> None:
         for cores in (1, 4)
     }
     assert columns[1] > columns[4] == 5
+
+
+@pytest.mark.parametrize(("mcpu", "beyond"), [("znver5", 20), ("haswell", 10)])
+def test_a_depthwise_tile_stays_in_registers(mcpu: str, beyond: int) -> None:
+    """Of the tiles offered the widest do; one beyond them is kept on the stack."""
+    target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu})
+    work = replace(conv((1, 40, 40, 32), 32, kernel=7), groups=32)
+    algorithm = Depthwise(work, Machine.of(target))
+
+    def stores_to_stack(knobs: DepthwiseKnobs) -> int:
+        func = algorithm.kernel(knobs).func.with_attr("global_symbol", "f")
+        module = tvm.compile(tvm.IRModule({"f": func}), target=target).mod
+        stores = r"\tvmov[au]ps\t%[yz]mm\d+, -?\d*\(%r[sb]p\)"
+        return len(re.findall(stores, module.inspect_source("asm")))
+
+    widest = max(knobs.columns for knobs in algorithm.knobs() if knobs.vectors == 1)
+    assert widest < beyond
+    assert stores_to_stack(DepthwiseKnobs(widest, 1)) <= 1
+    assert stores_to_stack(DepthwiseKnobs(beyond, 1)) > widest
 
 
 def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
