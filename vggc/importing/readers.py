@@ -13,10 +13,27 @@ from vggc.importing.foreign import Foreign
 from vggc.importing.onnx_file import is_onnx, read_onnx
 from vggc.ir.ops import Pair
 from vggc.support.diagnostics import UserError
+from vggc.weight_files.mistaken import Mistaken, is_text, mistaken, text_instead
 from vggc_runtime.files import open_file
 
 LOOKED_AT = 4096
 """Bytes of a file that tell its form."""
+SAVED_MODEL = "saved_model.pb"
+TENSORFLOW = (
+    "is it TensorFlow's? make it ONNX: python -m tf2onnx.convert --saved-model FOLDER "
+    "--output NET.onnx"
+)
+NUMBERS: Mapping[str, str] = {
+    ".onnx": "ONNX file",
+    ".caffemodel": "file of Caffe's weights",
+    ".weights": "file of Darknet's weights",
+    ".pth": "file of weights",
+    ".pt": "file of weights",
+    ".safetensors": "file of weights",
+    ".h5": "file of weights",
+}
+"""Endings of files that are no texts, and what these are."""
+ZIP = b"PK\x03\x04"
 
 FileForm: TypeAlias = Literal["onnx", "caffe", "darknet", "weights"]
 """What a file holds: a net of ONNX, a definition of Caffe or of Darknet, or weights alone."""
@@ -72,13 +89,32 @@ def _module(named: Sequence[str], size: Pair | None) -> Foreign:
             raise UserError(WhatTogether(", ".join(named)))
 
 
+def _other(path: Path, start: bytes) -> Mistaken | None:
+    """What a file is instead of a net or its weights, if that is known."""
+    wanted = NUMBERS.get(path.suffix.lower())
+    if found := mistaken(start):
+        return found
+    if wanted and is_text(start):
+        return text_instead(start, wanted)
+    if start.startswith(ZIP) and wanted == NUMBERS[".onnx"]:
+        return Mistaken("an archive", "unpack it, and give the ONNX file that is in it")
+    if path.suffix.lower() == ".pb" and not is_onnx(start):
+        return Mistaken("no ONNX file", TENSORFLOW)
+    return None
+
+
 def form_of(path: Path) -> FileForm:
     """What a file holds, by how it begins. Raises: UserError where it cannot be read."""
     try:
         with open_file(path) as file:
             start = file.read(LOOKED_AT)
+    except IsADirectoryError as error:
+        hint = TENSORFLOW if (path / SAVED_MODEL).exists() else "give a file in it"
+        raise UserError(ForeignUnreadable(str(path), str(error.strerror), hint)) from None
     except OSError as error:
         raise UserError(ForeignUnreadable(str(path), error.strerror or str(error))) from None
+    if other := _other(path, start):
+        raise UserError(ForeignUnreadable(str(path), other.reason, other.hint))
     if is_onnx(start):
         return "onnx"
     if b"\0" in start:

@@ -8,9 +8,10 @@ from vggc.support.diagnostics import Diagnostic
 class WeightsUnreadable(Diagnostic):
     title = "cannot read the weights in {path}"
     label = "{reason}"
-    help = "vggc reads safetensors, PyTorch's .pth and .pt, and Keras's .h5 and .keras"
+    help = "{hint}"
     path: str
     reason: str
+    hint: str = "vggc reads safetensors, PyTorch's .pth and .pt, and Keras's .h5 and .keras"
 
 
 class WeightsRunCode(Diagnostic):

@@ -15,6 +15,7 @@ from vggc.weight_files.diagnostics import (
     WeightsRunCode,
     WeightsUnreadable,
 )
+from vggc.weight_files.mistaken import is_text, mistaken, text_instead
 from vggc.weight_files.safetensors_form import opened_safetensors
 from vggc.weight_files.weight_file import KERAS_WEIGHTS, WeightFile
 from vggc_runtime.files import open_file
@@ -48,6 +49,11 @@ def _opened(path: Path, stack: ExitStack) -> WeightFile:
     file = stack.enter_context(open_file(path))
     start = file.read(LONGEST_START)
     file.seek(0)
+    other = mistaken(start)
+    if other is None and is_text(start):
+        other = text_instead(start, "file of weights")
+    if other is not None:
+        raise UserError(WeightsUnreadable(str(path), other.reason, other.hint))
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER:
         return stack.enter_context(opened_safetensors(file))
     if start.startswith(ZIP):
