@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
-from tests.importing.nets import NetMaker, imported
+from tests.importing.nets import NetMaker, agrees, imported
 from vggc.api.import_ import ImportOptions, import_net
+from vggc.importing.brightness import white_of
 from vggc.importing.compare import ForeignEngineError, ImportComparison, compare
 from vggc.importing.net import ImportedNet
 from vggc.support.diagnostics import UserError
@@ -78,3 +81,53 @@ def test_nothing_is_written_where_weights_are_not_usable(tmp_path: Path) -> None
     with pytest.raises(UserError, match="hold NaN or infinity"):
         import_net(options, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_net_of_pixels_is_given_pixels(tmp_path: Path) -> None:
+    n = NetMaker("N", 3, 6, 6)
+    shares = n.op("Div", n.op("Cast", "x", to=TensorProto.FLOAT), np.float32(255))
+    model = n.model(n.op("Conv", shares, n.random(2, 3, 1, 1), n.random(2)))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    path = tmp_path / "pixels.onnx"
+    onnx.save(model, path)
+    told: list[str] = []
+    found = import_net(ImportOptions(files=(str(path),), out=tmp_path / "out"), told.append)
+    assert found.comparison is not None
+    assert found.comparison.agrees
+    assert told[0].startswith("preprocessing: values from 0 to 255")
+    how = found.net.foreign.facts.preprocessing
+    assert how is not None
+    assert (how.mean, how.std) == ((0, 0, 0), (1 / 255,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "white"), [(0.485, 0.229, 1), (127.5, 127.5, 255), (103.9, 1.0, 255)]
+)
+def test_a_net_that_normalises_its_pictures_tells_what_white_is(
+    tmp_path: Path, mean: float, deviation: float, white: int
+) -> None:
+    n = NetMaker("N", 3, 6, 6)
+    centred = n.op("Sub", "x", np.full((3, 1, 1), mean, np.float32))
+    spread = n.op("Div", centred, np.full((3, 1, 1), deviation, np.float32))
+    found = imported(tmp_path, n.model(n.op("Conv", spread, n.random(2, 3, 1, 1), n.random(2))))
+    assert white_of(found.items) == white
+
+
+def test_a_net_in_halves_agrees_to_their_digits(tmp_path: Path) -> None:
+    n = NetMaker(1, 2, 3, 4)
+    found = imported(tmp_path, n.model(n.op("Cast", n.op("Relu", "x"), to=TensorProto.FLOAT16)))
+    assert beside(found, np.full((1, 2, 3, 4), 1.0004, np.float32)).agrees
+    assert not beside(found, np.full((1, 2, 3, 4), 1.01, np.float32)).agrees
+
+
+def test_an_input_that_nothing_reads_is_left_out(tmp_path: Path) -> None:
+    n = NetMaker("N", 2, 3, 4)
+    model = n.model(n.op("Conv", "x", n.random(2, 2, 1, 1), n.random(2)))
+    model.graph.input.append(helper.make_tensor_value_info("training", TensorProto.BOOL, []))
+    assert agrees(imported(tmp_path, model))
+
+
+def test_channels_that_are_left_open_are_those_that_the_first_layer_reads(tmp_path: Path) -> None:
+    n = NetMaker("N", "C", 3, 4)
+    found = imported(tmp_path, n.model(n.op("Conv", "x", n.random(2, 1, 1, 1), n.random(2))))
+    assert found.graph.input == (1, 3, 4)

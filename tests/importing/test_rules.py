@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import GraphProto, TensorProto, helper
 
 from tests.importing.nets import NetMaker, agrees, imported, layers
 from vggc.support.diagnostics import UserError
@@ -154,6 +155,9 @@ VALUES: dict[str, Build] = {
     ),
 }
 
+ROUND = [np.array([each]) for each in (-1, -(2**63) + 1, 1, -1)]
+"""What turns the order of channels round."""
+
 PATHS: dict[str, Build] = {
     "add(conv1-4 act=none, skip)": lambda n: n.op(
         "Add", n.op("Conv", "x", n.random(4, 4, 1, 1), n.random(4)), "x"
@@ -166,6 +170,24 @@ PATHS: dict[str, Build] = {
         ),
         "x",
     ),
+    "scale | conv3-5 act=relu": lambda n: n.op(
+        "Relu",
+        n.op(
+            "Conv",
+            n.op(
+                "Pad",
+                n.op("Sub", n.op("Gather", "x", np.array([2, 3, 1, 0]), axis=1), n.random(4, 1, 1)),
+                np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+            ),
+            n.random(5, 4, 3, 3),
+            n.random(5),
+        ),
+    ),
+    "conv1-5 act=none | add(skip, skip) | scale bias=off": lambda n: n.op(
+        "Mean",
+        *[n.op("Conv", n.op("Slice", "x", *ROUND), n.random(5, 4, 1, 1), n.random(5))] * 2,
+    ),
+    "elu slope=1.673263 | scale bias=off": lambda n: n.op("Selu", "x"),
     "concat(skip, conv1-2, pool3 stride=1 padding=1)": lambda n: n.op(
         "Concat",
         "x",
@@ -205,9 +227,19 @@ def test_an_operator_reads_as_a_person_writes_it(tmp_path: Path, text: str, buil
     assert agrees(net)
 
 
+def branch() -> GraphProto:
+    """A net within the net, which alone reads the image."""
+    gives = [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+    return helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "branch", [], gives)
+
+
 REFUSED: dict[str, Build] = {
     "`Split`": lambda n: n.op("Split", "x", axis=1, num_outputs=1),
     "a `Slice`": lambda n: n.op("Slice", "x", np.array([1]), np.array([3]), np.array([1])),
+    "a `Gather`": lambda n: n.op("Gather", "x", np.array([1, 0] * 6), axis=3),
+    "rounding to whole numbers": lambda n: n.op("Cast", "x", to=TensorProto.INT32),
+    "`mine.Block`": lambda n: n.op("Block", "x", domain="mine"),
+    "`If`": lambda n: n.op("If", np.array(True), then_branch=branch(), else_branch=branch()),
     "a dilated pool": lambda n: n.op("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2]),
     "a quotient of two values": lambda n: n.op("Div", "x", n.op("Sigmoid", "x")),
     "a power": lambda n: n.op("Pow", "x", np.float32(3)),

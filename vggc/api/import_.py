@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.preprocessing.choose import ChosenPreprocessing, choose
+from vggc.preprocessing.presets import TORCHVISION
 from vggc.support.diagnostics import UserError
 from vggc.support.files import all_or_none, check_target, new_file
 from vggc.support.tensors import write
@@ -119,13 +120,23 @@ def facts_of(net: ImportedNet) -> WeightFacts:
 
 def chosen_for(net: ImportedNet, word: str | None) -> ChosenPreprocessing:
     """What pictures go through before a net: what somebody names by a `word`, else what its files
-    say, where that fits the net, else what is assumed.
+    say, where that fits the net, else what the net itself does to them first, else what is
+    assumed.
 
     Raises: UserError where there is no such preprocessing for the net.
     """
+    from vggc.importing.brightness import white_of
+
     shape, foreign = net.graph.input, net.foreign
     if word is not None:
         return choose(word, None, "", shape)
+    white = white_of(net.items) if foreign.facts.preprocessing is None else None
+    if white is not None and shape[0] in IMAGE_CHANNELS:
+        channels = shape[0]
+        usual = TORCHVISION.at(shape)
+        how = replace(usual, mean=(0.0,) * channels, std=(1 / white,) * channels)
+        told = f"preprocessing: values from 0 to {white}, as the net itself takes them; "
+        return ChosenPreprocessing(how, told + "`--preprocessing` sets another")
     try:
         return choose(None, foreign.facts.preprocessing, Path(foreign.files[0]).name, shape)
     except UserError:
@@ -157,6 +168,8 @@ def inputs_for(net: ImportedNet, how: Preprocessing) -> dict[str, NDArray[np.flo
 
     shape = net.graph.input
     noise = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)
+    if net.items.input_type.kind in "iu":
+        noise = 127.5 + 40 * noise  # of whole numbers, so that they are not all 0 and 1
     found = {"random": noise}
     if shape[0] in IMAGE_CHANNELS:
         found |= dict(list(photographs(how).items())[:1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from vggc.importing.items import ForeignOutput
 from vggc.importing.net import ImportedNet
@@ -18,6 +20,10 @@ from vggc.ir.weights import Weights
 
 TOLERANCE = 1e-5
 """The largest relative L2 difference of two engines that compute the same in float32."""
+
+OF_HALVES = 5e-3
+"""The largest such difference where the original rounds to float16 or bfloat16."""
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 OF_SHARES = 1e-6
 """Difference of a single value, where all are shares of one, that is still agreement."""
@@ -37,11 +43,13 @@ class OutputDifference:
     largest: float
     relative: float
     is_share: bool = False
+    tolerance: float = TOLERANCE
 
     @property
     def agrees(self) -> bool:
         """Whether the two are the same but for rounding."""
-        return self.relative <= TOLERANCE or (self.is_share and self.largest <= OF_SHARES)
+        most = OF_SHARES * self.tolerance / TOLERANCE
+        return self.relative <= self.tolerance or (self.is_share and self.largest <= most)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,10 @@ def compare(
     """
     if net.foreign.engine is None:
         return None
+    inputs = {name: _as_taken(images, net.items.input_type) for name, images in inputs.items()}
     wanted, title = _of_original(net, inputs)
+    halves = _computes_in_halves(net)
+    tolerance = OF_HALVES if halves else TOLERANCE
     ours = _of_ours(net, weights(), inputs)
     shares = {head.name for head in net.graph.heads if _gives_shares(net, head)}
     found = []
@@ -84,8 +95,31 @@ def compare(
         for output, head in heads_of(net):
             values = ours[name][head], wanted[name][output.name]
             told = _difference(name, output, net.items.batch, *values)
-            found.append(replace(told, is_share=head in shares and not output.after))
-    return ImportComparison(title, tuple(found))
+            is_share = head in shares and not output.after
+            found.append(replace(told, is_share=is_share, tolerance=tolerance))
+    return ImportComparison(f"{title}, in 16 bits" if halves else title, tuple(found))
+
+
+def _as_taken(images: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    """Images in numbers that the original can take: those of its type."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(images), limits.min, limits.max).astype(np.float32)
+    return images.astype(dtype).astype(np.float32)
+
+
+def _computes_in_halves(net: ImportedNet) -> bool:
+    """Whether the original takes, gives or makes numbers of 16 bits, and rounds to them."""
+    graph = net.foreign.model.graph
+    types = {each.type.tensor_type.elem_type for each in (*graph.input, *graph.output)}
+    made = {
+        attribute.i
+        for node in graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+        if attribute.name == "to"
+    }
+    return not {*HALVES}.isdisjoint(types | made)
 
 
 def _gives_shares(net: ImportedNet, head: Head) -> bool:
@@ -157,10 +191,9 @@ def _difference(
         laid = np.log(np.maximum(laid, np.finfo(np.float64).tiny))
     wanted = np.asarray(theirs, np.float64).reshape(laid.shape)
     if not (np.isfinite(laid).all() and np.isfinite(wanted).all()):
-        return OutputDifference(name, output.name, inf, inf)
+        return OutputDifference(input=name, output=output.name, largest=inf, relative=inf)
     difference = laid - wanted
     norm = float(np.sqrt(np.sum(wanted**2))) or 1.0
     largest = float(np.abs(difference).max(initial=0))
-    return OutputDifference(
-        name, output.name, largest, float(np.sqrt(np.sum(difference**2))) / norm
-    )
+    relative = float(np.sqrt(np.sum(difference**2))) / norm
+    return OutputDifference(input=name, output=output.name, largest=largest, relative=relative)

@@ -16,6 +16,17 @@ from vggc.importing.foreign import OwnEngine
 
 LEAST_IR = 4
 """The first version of the format in which initialisers need not stand among the inputs."""
+TYPES: Mapping[str, str] = {
+    "tensor(float16)": "f2",
+    "tensor(double)": "f8",
+    "tensor(uint8)": "u1",
+    "tensor(int8)": "i1",
+    "tensor(uint16)": "u2",
+    "tensor(int16)": "i2",
+    "tensor(int32)": "i4",
+    "tensor(int64)": "i8",
+}
+"""What ONNX Runtime calls the types of inputs that are not float32."""
 FOLDER_ENTRY = "session.model_external_initializers_file_folder_path"
 """The setting that says where the files of tensors lie."""
 
@@ -31,7 +42,7 @@ class OnnxRuntime:
         """Each output of the net by its name."""
         (read,) = self.session.get_inputs()
         names = [output.name for output in self.session.get_outputs()]
-        given = images.astype(np.float16) if read.type == "tensor(float16)" else images
+        given = images.astype(TYPES.get(read.type, "f4"))
         return dict(zip(names, self.session.run(names, {read.name: given}), strict=True))
 
 

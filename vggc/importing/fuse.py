@@ -152,6 +152,31 @@ def _after(
     return found
 
 
+# ---------------------------------------------------------------- order of channels
+
+
+def _orders(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
+    """Another order of channels, as of pictures in BGR, goes behind what is done to each channel
+    by itself, and into the weight of the convolution that reads it.
+    """
+    if not item.reads or work.items[item.reads[0]].word != "reorder":
+        return None
+    order = work.items[item.reads[0]]
+    places = np.argsort(order.tensors["order"].read())
+    if item.word == "conv" and item.options["groups"] == 1:
+        weight = item.tensors["weight"]
+        turned = weight.changed(weight.shape, lambda v: v[:, places])
+        return replace(item, reads=order.reads, tensors={**item.tensors, "weight": turned})
+    if item.word not in ("affine", "batchnorm", "pad"):
+        return None
+    tensors = {
+        role: tensor if tensor.size == 1 else tensor.changed(tensor.shape, lambda v: v[places])
+        for role, tensor in item.tensors.items()
+    }
+    before = work.add(replace(item, reads=order.reads, tensors=tensors))
+    return replace(order, reads=(before,), shape=item.shape)
+
+
 # ---------------------------------------------------------------- arithmetic
 
 
@@ -161,7 +186,7 @@ def _lines(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
         return None
     before = item.reads[0]
     first = work.items[before]
-    if first.word == "affine" and work.alone(before) and not _is_layer_scale(first, item):
+    if first.word == "affine" and work.alone(before) and not _is_layer_scale(work, first, item):
         item = replace(item, reads=first.reads, tensors=_after(first.tensors, item.tensors))
         before = item.reads[0]
     factor, shift = _scalar(item, "weight", 1.0), _scalar(item, "bias", 0.0)
@@ -170,8 +195,10 @@ def _lines(work: _Pass, item: ForeignItem) -> int | ForeignItem | None:
     return item
 
 
-def _is_layer_scale(bias: ForeignItem, factor: ForeignItem) -> bool:
+def _is_layer_scale(work: _Pass, bias: ForeignItem, factor: ForeignItem) -> bool:
     """Whether a factor for each channel, a layer by itself, stands behind a layer's bias."""
+    if work.items[bias.reads[0]].word not in TRAINED:
+        return False
     is_vector = all(tensor.size > 1 for each in (bias, factor) for tensor in each.tensors.values())
     return [*bias.tensors] == ["bias"] and [*factor.tensors] == ["weight"] and is_vector
 
@@ -488,6 +515,7 @@ def _rounded(net: ForeignItems) -> ForeignItems:
 
 
 PASSES: tuple[PassStep, ...] = (
+    _orders,
     _lines,
     _gates,
     _products,

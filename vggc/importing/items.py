@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from vggc.importing.foreign import ForeignTensor
 from vggc.importing.operators import Operator
@@ -69,6 +71,8 @@ class ForeignItems:
     input_view: TensorView
     batch: int = 1
     notes: tuple[str, ...] = ()
+    input_type: np.dtype[Any] = field(default_factory=lambda: np.dtype("f4"))
+    """The type of the numbers that the original takes."""
 
     def readers(self) -> list[int]:
         """How often each item is read, as an output included."""

@@ -27,6 +27,7 @@ from vggc.syntax.ast import Net
 from vggc.syntax.parse import parse
 
 NO_WORDS = {
+    "reorder": "another order of channels",
     "div": "a quotient of two values",
     "sub": "a difference of two values",
     "mean": "a mean over channels",

@@ -25,6 +25,7 @@ from onnx import TensorProto, numpy_helper
 from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.engines import onnx_engine
 from vggc.importing.foreign import NOTHING, Foreign, ForeignTensor
+from vggc.importing.operators import names_read
 from vggc.support.diagnostics import UserError
 from vggc.support.records import from_json
 from vggc.weight_files.facts import WeightFacts
@@ -313,6 +314,9 @@ class _FoundInFile:
             raise MalformedError(reason)
         # Files of old versions name their tensors among the inputs, too.
         inputs = [each for each in model.graph.input if each.name not in self.tensors]
+        # What is left of a training, such as a switch, is read by nothing.
+        told = {*names_read(model.graph), *(each.name for each in model.graph.output)}
+        inputs = [each for each in inputs if each.name in told] or inputs
         del model.graph.input[:]
         model.graph.input.extend(inputs)
         return model

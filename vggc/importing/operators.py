@@ -63,6 +63,18 @@ def operator_of(node: onnx.NodeProto, number: int, total: int) -> Operator:
     )
 
 
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """All names that the nodes of a graph read, those of nets within the net included."""
+    found: set[str] = set()
+    graphs = [graph]
+    while graphs:
+        for node in graphs.pop().node:
+            found.update(node.input)
+            for attribute in node.attribute:
+                graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+    return found
+
+
 def short(text: str) -> str:
     """A foreign name in a message: the end of it where it is long."""
     text = text.replace("`", "'")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from vggc.importing.constants import (
     axes_of,
@@ -26,7 +27,7 @@ from vggc.importing.constants import (
 from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.foreign import Foreign, ForeignTensor
 from vggc.importing.items import EITHER, ForeignItems, OptionValue
-from vggc.importing.operators import Operator, operator_of, short
+from vggc.importing.operators import Operator, names_read, operator_of, short
 from vggc.importing.translation import (
     MAX_NODES,
     MAX_OUTPUTS,
@@ -42,10 +43,30 @@ from vggc.ir.ops import Pair, Shape, Sides
 from vggc.support.diagnostics import UserError
 
 NO_SIDES: Sides = (0, 0, 0, 0)
+FRACTIONAL = (
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+)
+"""Types of numbers that are not whole."""
+INPUT_TYPES: Mapping[int, str] = {
+    TensorProto.FLOAT16: "f2",
+    TensorProto.DOUBLE: "f8",
+    TensorProto.UINT8: "u1",
+    TensorProto.INT8: "i1",
+    TensorProto.UINT16: "u2",
+    TensorProto.INT16: "i2",
+    TensorProto.INT32: "i4",
+    TensorProto.INT64: "i8",
+}
+"""Types of numbers that nets of pictures take beside float32."""
 OF_MAPS = ("Conv", "MaxPool", "AveragePool", "BatchNormalization", "LRN")
 """Operators that read maps N, C, H, W."""
 MOST_PICKED = 1 << 16
 """Values of an axis whose order is looked at."""
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+"""What ONNX has for Selu."""
 NEXT = 1.2e-7
 """How far the next number of float32 is, relatively."""
 
@@ -65,7 +86,8 @@ def translate(foreign: Foreign, size: Pair | None = None) -> ForeignItems:
     )
     given = _sole_input(path, graph)
     is_map = any(node.op_type in OF_MAPS and given.name in node.input for node in graph.node)
-    work.begin(given, size, is_map)
+    work.has_whole_input = _input_type(given).kind in "iu"
+    work.begin(given, size, is_map, _channels_read(foreign, given.name))
     begun = work.places[given.name]
     assert isinstance(begun, Live)
     for number, node in enumerate(graph.node, start=1):
@@ -77,11 +99,35 @@ def translate(foreign: Foreign, size: Pair | None = None) -> ForeignItems:
     outputs = tuple(work.output(each.name) for each in graph.output)
     if not outputs:
         raise UserError(ForeignUnreadable(path, "it has no output"))
-    return ForeignItems(tuple(work.items), outputs, begun.view, work.batch, tuple(work.notes))
+    return ForeignItems(
+        items=tuple(work.items),
+        outputs=outputs,
+        input_view=begun.view,
+        batch=work.batch,
+        notes=tuple(work.notes),
+        input_type=_input_type(given),
+    )
+
+
+def _input_type(given: onnx.ValueInfoProto) -> np.dtype[Any]:
+    """The type of an input's numbers; float32 where it is none that pictures have."""
+    kind = given.type.tensor_type.elem_type
+    return np.dtype(INPUT_TYPES.get(kind, "f4"))
+
+
+def _channels_read(foreign: Foreign, name: str) -> int:
+    """How many channels a convolution reads of the input of this name; 3 where none tells."""
+    for node in foreign.model.graph.node:
+        if node.op_type == "Conv" and [*node.input[:1]] == [name]:
+            groups = next((each.i for each in node.attribute if each.name == "group"), 1)
+            weight = foreign.tensors.get(node.input[1]) if len(node.input) > 1 else None
+            if weight is not None and len(weight.shape) > 1:
+                return weight.shape[1] * max(1, groups)
+    return 3
 
 
 def _sole_input(path: str, graph: onnx.GraphProto) -> onnx.ValueInfoProto:
-    read = {name for node in graph.node for name in node.input}
+    read = names_read(graph)
     inputs = [each for each in graph.input if each.name in read]
     if len(inputs) != 1:
         names = ", ".join(f"`{short(each.name)}`" for each in inputs[:6])
@@ -97,6 +143,15 @@ def _sole_input(path: str, graph: onnx.GraphProto) -> onnx.ValueInfoProto:
 
 def _same(t: Translation, node: Operator) -> None:
     t.give(node, t.live(node))
+
+
+def _cast(t: Translation, node: Operator) -> None:
+    """Another type for the same numbers; what would round them is refused."""
+    live = t.live(node)
+    whole = node.attribute("to", TensorProto.FLOAT) not in FRACTIONAL
+    if whole and not live.after and not (live.item == 0 and t.has_whole_input):
+        t.refuse(node, "rounding to whole numbers", "")
+    t.give(node, live)
 
 
 def _shape(t: Translation, node: Operator) -> None:
@@ -142,7 +197,7 @@ def _reshape(t: Translation, node: Operator) -> None:
 
 def _slice(t: Translation, node: Operator) -> None:
     """A slice that takes everything is nothing; one of some rows or columns may be a part of what
-    wraps around a map.
+    wraps around a map, and one of all channels backwards is their other order.
     """
     live = t.live(node)
     shape = live.view.shape
@@ -153,6 +208,10 @@ def _slice(t: Translation, node: Operator) -> None:
         t.give(node, live)
         return
     (axis, part), *others = cuts
+    backwards = [*range(shape[axis])][::-1]
+    if not others and [*range(shape[axis])[part]] == backwards:
+        t.give(node, _reordered(t, node, live, axis, backwards))
+        return
     start, end, step = part.indices(shape[axis])
     along = t.order(live)[axis : axis + 1] if len(t.shape(live)) == 3 else ""
     if others or step != 1 or start >= end or along not in ("h", "w"):
@@ -169,15 +228,28 @@ def _all(size: int) -> tuple[int, int, int]:
     return 0, size, 1
 
 
+def _reordered(t: Translation, node: Operator, live: Live, axis: int, order: Sequence[int]) -> Live:
+    """The channels of a map in another order, as of pictures in BGR."""
+    lies = t.order(live)
+    if lies not in ("nchw", "nhwc") or lies[axis] != "c":
+        t.refuse(node, f"a `{node.kind}`", HINTS[node.kind])
+    tensors = {"order": ForeignTensor.of(np.asarray(order, np.int64))}
+    return t.emit(node, "reorder", [live], t.shape(live), live.view, tensors=tensors)
+
+
 def _gather(t: Translation, node: Operator) -> None:
-    """Picking all values of an axis in their order is nothing but a reshape."""
+    """Picking all values of an axis is a reshape, and perhaps another order of channels."""
     live, indices = t.live(node), t.weight(node, 1)
     shape, axis = live.view.shape, node.attribute("axis", 0)
     axis += len(shape) if axis < 0 else 0
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
-    is_all = indices.size == shape[axis] and indices.size <= MOST_PICKED
-    if not is_all or not np.array_equal(indices.read().reshape(-1), np.arange(indices.size)):
+    if indices.size != shape[axis] or indices.size > MOST_PICKED:
         t.refuse(node, "a `Gather`", HINTS["Gather"])
+    order = [*map(int, indices.read().reshape(-1) % indices.size)]
+    if sorted(order) != [*range(indices.size)]:
+        t.refuse(node, "a `Gather`", HINTS["Gather"])
+    if order != sorted(order):
+        live = _reordered(t, node, live, axis, order)
     view = live.view.reshaped(wanted)
     if view is None:
         t.refuse(node, "a `Gather`", HINTS["Gather"])
@@ -841,6 +913,26 @@ def shortest(number: float) -> float:
     return number
 
 
+def _selu(t: Translation, node: Operator) -> None:
+    """An ELU, and a factor behind it."""
+    _sloped("elu", SELU_ALPHA)(t, node)
+    live, gamma = t.places[node.gives[0]], node.attribute("gamma", SELU_GAMMA)
+    assert isinstance(live, Live)
+    _give_affine(t, node, live, {"weight": ForeignTensor.of(np.asarray(gamma, np.float32))})
+
+
+def _celu(t: Translation, node: Operator) -> None:
+    if node.attribute("alpha", 1.0) != 1:
+        t.refuse(node, "a `Celu` with another alpha than 1", "`elu` is the one with 1")
+    _each("elu", slope=1.0)(t, node)
+
+
+def _swish(t: Translation, node: Operator) -> None:
+    if node.attribute("alpha", 1.0) != 1:
+        t.refuse(node, "a `Swish` with another alpha than 1", "`silu` is the one with 1")
+    _each("silu")(t, node)
+
+
 def _dropout(t: Translation, node: Operator) -> None:
     live, given = t.live(node), t.numbers(node, 1)
     ratio = node.attribute("ratio", 0.5) if given is None else float(given[0])
@@ -1075,9 +1167,17 @@ def _lrn(t: Translation, node: Operator) -> None:
     t.give(node, t.emit(node, "lrn", [live], t.shape(live), live.view, options=options))
 
 
+def _mean(t: Translation, node: Operator) -> None:
+    """The mean of several values is their sum, and a factor."""
+    _sum(t, node)
+    live, share = t.places[node.gives[0]], 1 / len(node.reads)
+    assert isinstance(live, Live)
+    _give_affine(t, node, live, {"weight": ForeignTensor.of(np.asarray(share, np.float32))})
+
+
 RULES: Mapping[str, Rule] = {
     "Identity": _same,
-    "Cast": _same,
+    "Cast": _cast,
     "Shape": _shape,
     "Size": _size,
     "Transpose": _transpose,
@@ -1106,6 +1206,7 @@ RULES: Mapping[str, Rule] = {
     "Div": _arithmetic,
     "Sum": _sum,
     "Concat": _concat,
+    "Mean": _mean,
     "Relu": _each("relu"),
     "Sigmoid": _each("sigmoid"),
     "Tanh": _each("tanh"),
@@ -1116,6 +1217,9 @@ RULES: Mapping[str, Rule] = {
     "Sqrt": _each("sqrt"),
     "LeakyRelu": _sloped("leaky", 0.01),
     "Elu": _sloped("elu", 1.0),
+    "Selu": _selu,
+    "Celu": _celu,
+    "Swish": _swish,
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
     "PRelu": _prelu,
@@ -1146,6 +1250,8 @@ HINTS: Mapping[str, str] = {
     "QLinearConv": "give the net before it was quantised; `vggc compile --dtype int8` does that",
     "ConvInteger": "give the net before it was quantised; `vggc compile --dtype int8` does that",
     "DynamicQuantizeLinear": "give the net before it was quantised",
+    "SequenceConstruct": "nets of ours have no sequences",
+    "SplitToSequence": "nets of ours have no sequences",
     "NonMaxSuppression": "export the net without what it makes of boxes",
     "TopK": "export the net up to its scores",
     "Split": "no word parts channels; layers read all that one before them gives",

@@ -33,6 +33,8 @@ MOST_COMPUTED = 1 << 24
 COLOURS = (1, 3, 4)
 """Channels of an image: where the last axis has so many, and the second has not, they lie there."""
 ORDERS = ("nchw", "nhwc")
+OPTIMISED = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+"""Domains of operators that ONNX Runtime makes of others."""
 
 Rule: TypeAlias = "Callable[[Translation, Operator], None]"
 MISFITS = (TypeError, ValueError, IndexError, KeyError, OverflowError, ArithmeticError)
@@ -64,15 +66,22 @@ class Translation:
     items: list[ForeignItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     batch: int = 1
+    has_whole_input: bool = False
+    """Whether the numbers that the net is given are whole."""
     computed: int = 0
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, given: onnx.ValueInfoProto, size: Pair | None, is_map: bool) -> None:
+    def begin(
+        self, given: onnx.ValueInfoProto, size: Pair | None, is_map: bool, channels: int
+    ) -> None:
         """Takes the input as the first item. Its channels may lie last unless it `is_map` of
-        those operators that read maps.
+        those operators that read maps. It has so many `channels` where the file leaves that open.
         """
-        dims = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
+        told = given.type.tensor_type
+        dims = [dim.dim_value for dim in told.shape.dim]
+        if is_map and not told.HasField("shape"):
+            dims = [0, 0, 0, 0]
         if len(dims) != 4:
             reason = f"its input `{short(given.name)}` has {len(dims)} dimensions"
             hint = "pictures have four: batch, channels, height and width"
@@ -90,7 +99,7 @@ class Translation:
                 raise UserError(ForeignUnreadable(self.path, reason, "give that to `--input`"))
         if sizes["h"] <= 0 or sizes["w"] <= 0:
             raise UserError(OpenInputSize(self.path))
-        shape = (sizes["c"] if sizes["c"] > 0 else 3, sizes["h"], sizes["w"])
+        shape = (sizes["c"] if sizes["c"] > 0 else channels, sizes["h"], sizes["w"])
         node = Operator(
             kind="Input", name=given.name, reads=(), gives=(given.name,), attributes={},
             number=0, total=0,
@@ -145,6 +154,8 @@ class Translation:
             found = fold(node, [each for each in reads if not isinstance(each, Live)])
         except CannotFoldError as fault:
             self.refuse(node, f"this `{short(node.kind)}` of constants", str(fault))
+        if found is None and (node.kind in self.hints or "." in node.kind):
+            self.refuse_kind(node)
         if found is None:
             hint = "constants of the size of weights are computed by few operators"
             self.refuse(node, f"a `{short(node.kind)}` of constants", hint)
@@ -161,7 +172,7 @@ class Translation:
         """Takes in an operator that reads what depends on the image."""
         rule = self.rules.get(node.kind)
         if rule is None:
-            self.refuse(node, f"`{short(node.kind)}`", self.hints.get(node.kind, ""))
+            self.refuse_kind(node)
         for name in node.reads:
             place = self.places.get(name)
             if isinstance(place, Live) and place.after and node.kind not in ("Identity", "Cast"):
@@ -174,6 +185,16 @@ class Translation:
         """Raises: UserError: there is no word for an operator."""
         hint = hint or "cut the net off before it: docs/importing.md says how"
         raise UserError(NoWordFor(self.path, what, node.place, node.inputs, hint))
+
+    def refuse_kind(self, node: Operator) -> NoReturn:
+        """Raises: UserError: there is no word for an operator of this kind at all."""
+        hint = self.hints.get(node.kind, "")
+        domain, sign, _ = node.kind.rpartition(".")
+        if domain in OPTIMISED:
+            hint = "an engine has made it of others: give the net before it was optimised"
+        elif sign:
+            hint = "where it is a function within the file: onnx.inliner.inline_local_functions"
+        self.refuse(node, f"`{short(node.kind)}`", hint)
 
     def live(self, node: Operator, position: int = 0) -> Live:
         """What an operator reads that depends on the image."""
