@@ -41,13 +41,13 @@ layer { name: "k" type: "Concat" bottom: "p" bottom: "e" top: "k" }
 layer { name: "f" type: "InnerProduct" bottom: "k" top: "f" inner_product_param { num_output: 2 } }
 layer { name: "y" type: "Softmax" bottom: "f" top: "y" }
 """
-_ARRAYS = {
+CAFFE_ARRAYS = {
     "c": [(4, 3, 3, 3), (4,)],
     "n": [(4,), (4,), (1,)],
     "s": [(4,), (4,)],
     "f": [(2, 128), (2,)],
 }
-SMALL_CAFFE = Sound(_PROTOTXT, caffemodel(arrays_of(_ARRAYS)))
+SMALL_CAFFE = Sound(_PROTOTXT, caffemodel(arrays_of(CAFFE_ARRAYS)))
 
 _CFG = (
     """

@@ -2,8 +2,7 @@
 
 Run as a program it reads many in one process and prints what happened as JSON:
 `python -m tests.support.fuzz_weights 10000`. Whatever is neither weights nor a diagnostic ends it
-with a traceback, and so does a file that takes two seconds of the processor's; of HDF5's
-minutes, since that makes room for a text, of up to 4 GiB, before it looks for it.
+with a traceback, and so does a file that takes two seconds of the processor's.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from vggc.support.diagnostics import UserError
 from vggc.weight_files.load import load
 
 GRAPH = graph_of("conv3-4 | pool | conv3-5 norm=batch | pool | fc-6 | fc-3")
-SECONDS = {"h5": 120.0, "keras": 120.0}
+SECONDS = 2.0
 HOSTILE = (b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"(", b"R", b"c", b".", b"9" * 20)
 
 
@@ -87,9 +86,7 @@ def check(count: int, seed: int = 0) -> dict[str, dict[str, int]]:
                 except BaseException:
                     print(f"{sample.name}: number {number} of seed {seed}", file=sys.stderr)
                     raise
-                assert process_time() - start < SECONDS.get(sample.name, 2.0), (
-                    f"{sample.name}: number {number} is slow"
-                )
+                assert process_time() - start < SECONDS, f"{sample.name}: number {number} is slow"
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import resource
 import shlex
 import tarfile
 import tracemalloc
@@ -201,6 +202,26 @@ def test_what_keras_does_not_write_is_refused_by_name(
     with h5py.File(path, "r+") as file:
         change(file)
     assert HDF5[change] in refusal(path)
+
+
+def test_a_name_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    """Names lie elsewhere in the file; a list holds how long each is, where it lies and its number
+    there.
+    """
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.create("layer_names", ["conv1_1"], dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    heap = content.index(b"GCOL").to_bytes(8, "little")
+    reference = len("conv1_1").to_bytes(4, "little") + heap
+    assert content.count(reference) == 1
+    path.write_bytes(content.replace(reference, (0xFFFFFFF0).to_bytes(4, "little") + heap))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    assert "HDF5 cannot read it" in refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
 
 
 def test_groups_in_a_circle_are_refused(tmp_path: Path) -> None:

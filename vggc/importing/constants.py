@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from math import prod
 from typing import Any, TypeAlias
 
@@ -239,8 +240,8 @@ AT_ONCE: Mapping[str, Callable[[Operator, ConstantArrays], ConstantArrays]] = {
     "Div": _divided,
     "Mod": _each(np.mod),
     "Pow": _each(np.power),
-    "Max": lambda _, x: [np.maximum.reduce(np.broadcast_arrays(*x))],
-    "Min": lambda _, x: [np.minimum.reduce(np.broadcast_arrays(*x))],
+    "Max": _each(lambda *x: reduce(np.maximum, x)),
+    "Min": _each(lambda *x: reduce(np.minimum, x)),
     "Equal": _each(np.equal),
     "Less": _each(np.less),
     "Greater": _each(np.greater),
@@ -297,6 +298,8 @@ def _dequantised(
     node: Operator, x: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None = None
 ) -> NDArray[Any]:
     shape = [1] * x.ndim
+    if scale.size > 1 and scale.size != x.shape[node.attribute("axis", 1)]:
+        raise ValueError("its scales are not one for each place of its axis")
     if scale.size > 1:
         shape[node.attribute("axis", 1)] = scale.size
     shift = 0 if zero is None else zero.astype(np.int32).reshape(-1)

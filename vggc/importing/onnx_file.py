@@ -42,6 +42,9 @@ LARGE = 1 << 12
 MAX_TYPED = 64 << 20
 """Bytes of a tensor whose numbers are written one by one, which takes many times as much memory."""
 MAX_DIMENSIONS = 16
+MAX_VALUES = 1 << 48
+"""Values of a tensor; of an empty one, of its axes that are not, as NumPy wants them bounded, too.
+"""
 LEAST_OPSET, MOST_OPSET = 7, 30
 VARINT, BYTES = 0, 2
 """How the value of a field may be written: as a number, or as so many bytes."""
@@ -296,7 +299,8 @@ class _FoundInFile:
             else:
                 small.append(each.whole.read())
         told = _parsed(TensorProto, b"".join(small))
-        if len(told.dims) > MAX_DIMENSIONS or any(n < 0 for n in told.dims):
+        is_huge = prod(n or 1 for n in told.dims) > MAX_VALUES
+        if len(told.dims) > MAX_DIMENSIONS or any(n < 0 for n in told.dims) or is_huge:
             raise MalformedError(f"the tensor `{told.name}` has no possible shape")
         return _Tensor(told, values.value if values else None)
 

@@ -734,6 +734,8 @@ def _along_channels(
     goes with, flattened where the constant has a number for each value of a map.
     """
     whole = [axis for axis, size in enumerate(tensor.shape[::-1], start=1) if size > 1]
+    if not tensor.size:
+        raise ValueError("its constant holds no number")
     if not whole:
         return live, tensor.changed((), lambda v: v.reshape(()))
     dims = live.view.dims

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vggc.importing.items import ForeignItem, ForeignItems, OptionValue
 from vggc.importing.outline import Chain, Leaf, Mention, NetOutline
@@ -371,10 +372,11 @@ class _TreeMaker:
 def _repeated(body: ast.Body) -> ast.Body:
     """A chain with layers and groups that stand several times in a row written once."""
     items = [_inner(item) for item in body]
+    counts = _periods(items)
     found: list[ast.Item] = []
     at = 0
     while at < len(items):
-        period, count = _period(items, at)
+        period, count = _period(items, at, counts)
         if count == 1:
             found.append(items[at])
             at += 1
@@ -394,21 +396,39 @@ def _inner(item: ast.Item) -> ast.Item:
     return item
 
 
-def _period(items: Sequence[ast.Item], at: int) -> tuple[int, int]:
+def _periods(items: Sequence[ast.Item]) -> list[NDArray[np.int64]]:
+    """For each length of a group, the shortest first, how often each place's group of so many items
+    stands in a row from there on.
+    """
+    numbers: dict[ast.Item, int] = {}
+    same = np.array([numbers.setdefault(item, len(numbers)) for item in items])
+    found = []
+    for period in range(1, min(LONGEST_PERIOD, len(items) // 2) + 1):
+        places = np.arange(len(items))
+        other = np.ones(len(items), bool)
+        other[:-period] = same[:-period] != same[period:]
+        ends = np.where(other, places, len(items))
+        row = np.minimum.accumulate(ends[::-1])[::-1] - places
+        found.append(1 + row // period)
+    return found
+
+
+def _period(
+    items: Sequence[ast.Item], at: int, counts: Sequence[NDArray[np.int64]]
+) -> tuple[int, int]:
     """The group that begins here and is repeated most: its length, and how often it stands here.
 
     The shortest one of those that cover the most layers. What ends a row begins no group, and
     rows of the paper's table are only put together where they are many.
     """
     best = (1, 1)
-    longest = min(LONGEST_PERIOD, (len(items) - at) // 2)
-    for period in range(1, longest + 1):
-        if _is_named(items[at + period - 1]):
+    pools = False
+    for period in range(1, min(LONGEST_PERIOD, (len(items) - at) // 2) + 1):
+        last = items[at + period - 1]
+        if _is_named(last):
             break
-        count = 1
-        while items[at : at + period] == items[at + count * period : at + (count + 1) * period]:
-            count += 1
-        pools = any(_last_word(item) in POOLS for item in items[at : at + period])
+        pools = pools or _last_word(last) in POOLS
+        count = int(counts[period - 1][at])
         if period > 1 and (
             _first_word(items[at]) not in BEGINNERS or (pools and count < MANY_ROWS)
         ):

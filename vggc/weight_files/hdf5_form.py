@@ -2,9 +2,10 @@
 `.weights.h5`, and `.keras`, a zip archive with such a file in it.
 
 HDF5 can hold links to other files, values in other files, tables without an end and groups in a
-circle: whatever is no plain table of numbers in the file itself is refused by its name. What cannot
-be seen beforehand is how long a text claims to be: HDF5 makes room for up to 4 GiB. Kernels of
-convolutions are stored as (rows, columns, in, out), those of dense layers as (in, out).
+circle: whatever is no plain table of numbers in the file itself is refused by its name. How long a
+text claims to be cannot be seen beforehand, and HDF5 would make room for up to 4 GiB: while names
+are read, this process may take no more than `ROOM_FOR_NAMES`. Kernels of convolutions are stored as
+(rows, columns, in, out), those of dense layers as (in, out).
 
 Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py of Keras 3.
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
+from pathlib import Path
+from threading import Lock
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
@@ -43,6 +47,8 @@ DEEPEST = 16
 """How many groups within one another are looked into."""
 MOST_NAMES = 1 << 13
 """The most layers, and the most weights of one, in files of Keras 1 and 2."""
+ROOM_FOR_NAMES = 1 << 28
+"""Bytes of memory that reading a list of names may take."""
 LARGEST_CHUNK = 1 << 26
 """Bytes of a compressed part that is unpacked at once, unless its table is as large."""
 
@@ -64,6 +70,9 @@ ROLES = {
 """Our words for roles by those of Keras; Keras 1 calls the variance `running_std`."""
 ROLE = re.compile(rf"(?:.*?[/_])??({'|'.join(ROLES)})(?:_\d+)?(?::0)?", re.DOTALL)
 """A name of a weight: `fc1_W_1:0` of Keras 1, `fc1/kernel:0` of Keras 2."""
+
+ONE_LIMIT = Lock()
+"""Held by whoever changes the limit of this process's memory."""
 
 BY_NUMBER = {1: ("weight",), 2: ("weight", "bias")}
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
@@ -279,8 +288,26 @@ def _attribute_names(group: Any, key: str) -> tuple[str, ...] | None:
         count = prod(stored.shape)
         if len(names) + count > MOST_NAMES or count * stored.dtype.itemsize > LARGEST_CHUNK:
             raise MalformedError(f"its list {part} is too long")
-        names += [_text(each) for each in np.asarray(group.attrs[part]).reshape(-1).tolist()]
+        with _little_room():
+            found = np.asarray(group.attrs[part]).reshape(-1).tolist()
+        names += map(_text, found)
     return tuple(names)
+
+
+@contextmanager
+def _little_room() -> Iterator[None]:
+    """Lets this process take little memory besides what it has, so that HDF5 is refused more."""
+    with ONE_LIMIT:
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + ROOM_FOR_NAMES
+        if before[0] != resource.RLIM_INFINITY:
+            most = min(most, before[0])
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _text(value: Any) -> str:
