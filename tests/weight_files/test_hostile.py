@@ -121,6 +121,17 @@ def test_a_tensor_that_claims_more_than_its_storage_is_refused(tmp_path: Path) -
     assert peak < 10 << 20
 
 
+def test_tuples_in_one_another_without_end_are_refused(tmp_path: Path) -> None:
+    """To hash the last one, as the key of a table, takes 10⁶⁰ steps."""
+    nested = b")q\x00"
+    for number in range(1, 60):
+        nested += b"(" + 10 * bytes([ord("h"), number - 1]) + b"tq" + bytes([number])
+    table = b"\x80\x02" + nested + b"}h\x3bK\x01s."
+    with zipfile.ZipFile(tmp_path / "net.pth", "w") as archive:
+        archive.writestr("net/data.pkl", table)
+    assert "holds tuples in one another without end" in refusal(tmp_path / "net.pth")
+
+
 def test_an_archive_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", a=np.zeros(3))
     assert "not an archive that torch.save has written" in refusal(tmp_path / "net.npz")

@@ -41,6 +41,9 @@ their storages."""
 MOST_PICKLE = 16 << 20
 """Bytes of the longest pickle that is run; that of a net of a thousand layers has a hundredth."""
 
+MOST_NESTED = 1000
+"""Tuples that one tuple of a pickle holds; those that tensors are made of hold three."""
+
 TENSOR_MAKERS = re.compile(
     r"torch\.((cuda|storage)\.)?\w*Storage|torch\.(bool|uint\d+|int\d+|float\d+|bfloat16)"
     r"|torch\.(Size|device|nn\.parameter\.Parameter|serialization\._get_layout)"
@@ -135,18 +138,56 @@ def refuse_code(path: Path, stream: IO[bytes], pickles: int) -> None:
         MalformedError: they are no pickles.
     """
     try:
-        named = [
-            str(argument).replace(" ", ".", 1) if opcode.name in ("GLOBAL", "INST") else opcode.name
-            for _ in range(pickles)
-            for opcode, argument, _ in pickletools.genops(stream)
-            if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4")
-        ]
+        named = [name for _ in range(pickles) for name in _named_in(stream)]
+    except MalformedError:
+        raise
     except Exception as fault:  # whatever a hostile pickle makes of its reader
         raise MalformedError(f"its table of tensors is damaged: {first_line(fault)}") from None
     for name in named:
         if not TENSOR_MAKERS.fullmatch(name) and name not in DROPPED:
             reason = f"it holds more than tensors: `{name}`"
             raise UserError(WeightsRunCode(str(path), reason, whole_line(path)))
+
+
+def _named_in(stream: IO[bytes]) -> Iterator[str]:
+    """What a pickle names.
+
+    Raises: MalformedError where its tuples hold one another so often that to hash one, as the key
+    of a table, would never end.
+    """
+    stack: list[int] = []
+    """How many tuples each thing on the pickle's stack holds, itself included; -1 is a mark."""
+    kept: dict[int, int] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".", 1)
+        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+            yield opcode.name
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            kept[len(kept) if argument is None else argument] = stack[-1]
+            continue
+        taken = _taken(stack, opcode)
+        if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(kept[argument or 0])
+        elif opcode.name == "DUP":
+            stack += 2 * taken
+        elif opcode.name == "MARK":
+            stack.append(-1)
+        else:
+            stack += [sum(taken) + 1 if "TUPLE" in opcode.name else 0] * len(opcode.stack_after)
+        if stack and stack[-1] > MOST_NESTED:
+            raise MalformedError("its table of tensors holds tuples in one another without end")
+
+
+def _taken(stack: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
+    """What a step of a pickle takes from its stack."""
+    found: list[int] = []
+    wanted = opcode.stack_before
+    if pickletools.markobject in wanted:
+        while (top := stack.pop()) >= 0:
+            found.append(top)
+        wanted = wanted[: wanted.index(pickletools.markobject)]
+    return found + [stack.pop() for _ in wanted]
 
 
 def whole_line(path: Path) -> str:
