@@ -81,6 +81,14 @@ def test_constants_that_spread_over_one_another_are_bounded(tmp_path: Path, kind
     assert "1,073,741,824 values are too many" in text
 
 
+def test_axes_are_bounded(tmp_path: Path) -> None:
+    net = NetMaker(1, 3, 8, 8)
+    at = "x"
+    for _ in range(61):
+        at = net.op("Unsqueeze", at, np.array([0]))
+    assert "it would give more than 64 axes" in refusal(tmp_path, net.model(at))
+
+
 def test_scales_of_another_axis_are_refused(tmp_path: Path) -> None:
     net = NetMaker(1, 3, 8, 8)
     numbers, scales = np.ones((1, 1 << 15), np.int8), np.ones(1 << 15, np.float32)

@@ -41,9 +41,10 @@ LARGE = 1 << 12
 """Bytes of a tensor within a node that are left in the file."""
 MAX_TYPED = 64 << 20
 """Bytes of a tensor whose numbers are written one by one, which takes many times as much memory."""
+MAX_TENSORS = 1 << 16
 MAX_DIMENSIONS = 16
 MAX_VALUES = 1 << 48
-"""Values of a tensor; of an empty one, of its axes that are not, as NumPy wants them bounded, too.
+"""Product of those axes of an empty tensor that are not empty themselves, which NumPy bounds, too.
 """
 LEAST_OPSET, MOST_OPSET = 7, 30
 VARINT, BYTES = 0, 2
@@ -277,6 +278,8 @@ class _FoundInFile:
             raise MalformedError("it is damaged: a name in it is no text")
         if name in self.tensors:
             raise MalformedError(f"it has two tensors called `{name}`")
+        if len(self.tensors) >= MAX_TENSORS:
+            raise MalformedError(f"it has more than {MAX_TENSORS:,} tensors")
         self.tensors[name] = found = tensor.foreign(self.path)
         is_small = found.size * found.dtype.itemsize <= LARGE
         # Numbers that decide shapes are wanted in the message itself.
@@ -299,7 +302,7 @@ class _FoundInFile:
             else:
                 small.append(each.whole.read())
         told = _parsed(TensorProto, b"".join(small))
-        is_huge = prod(n or 1 for n in told.dims) > MAX_VALUES
+        is_huge = 0 in told.dims and prod(n or 1 for n in told.dims) > MAX_VALUES
         if len(told.dims) > MAX_DIMENSIONS or any(n < 0 for n in told.dims) or is_huge:
             raise MalformedError(f"the tensor `{told.name}` has no possible shape")
         return _Tensor(told, values.value if values else None)

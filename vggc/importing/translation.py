@@ -28,6 +28,8 @@ MAX_NODES = 50_000
 MAX_OUTPUTS = 100
 MAX_VALUES = 1 << 40
 """Values of one tensor for one image, as in the language."""
+MAX_AXES = 64
+"""Axes of one tensor, as in NumPy."""
 MOST_COMPUTED = 1 << 24
 """Values of all constants together that are computed at once."""
 COLOURS = (1, 3, 4)
@@ -270,6 +272,8 @@ class Translation:
 
     def give(self, node: Operator, live: Live | ForeignTensor, position: int = 0) -> None:
         """Takes something as what an operator gives. Others than the first go unread."""
+        if isinstance(live, Live) and len(live.view.dims) > MAX_AXES:
+            raise ValueError(f"it would give more than {MAX_AXES} axes")
         self.places[node.gives[position]] = live
 
     def spatial(self, node: Operator, position: int = 0) -> Live:
