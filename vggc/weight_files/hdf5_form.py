@@ -4,8 +4,9 @@
 HDF5 can hold links to other files, values in other files, tables without an end and groups in a
 circle: whatever is no plain table of numbers in the file itself is refused by its name. How long a
 text claims to be cannot be seen beforehand, and HDF5 would make room for up to 4 GiB: while names
-are read, this process may take no more than `ROOM_FOR_NAMES`. Kernels of convolutions are stored as
-(rows, columns, in, out), those of dense layers as (in, out).
+are read, this process may take no more than `ROOM_FOR_NAMES`. Time has no such bound: HDF5 looks
+for over ten seconds for what one damaged list in some thousand tells of. Kernels of convolutions
+are stored as (rows, columns, in, out), those of dense layers as (in, out).
 
 Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py of Keras 3.
 """
@@ -288,6 +289,8 @@ def _attribute_names(group: Any, key: str) -> tuple[str, ...] | None:
         count = prod(stored.shape)
         if len(names) + count > MOST_NAMES or count * stored.dtype.itemsize > LARGEST_CHUNK:
             raise MalformedError(f"its list {part} is too long")
+        if count and h5py.check_string_dtype(stored.dtype) is None:
+            raise MalformedError(f"its list {part} holds something else than names")
         with _little_room():
             found = np.asarray(group.attrs[part]).reshape(-1).tolist()
         names += map(_text, found)
