@@ -187,6 +187,12 @@ PATHS: dict[str, Build] = {
         "Mean",
         *[n.op("Conv", n.op("Slice", "x", *ROUND), n.random(5, 4, 1, 1), n.random(5))] * 2,
     ),
+    "conv1-5 bias=off": lambda n: n.op(
+        "Conv", "x", n.op("Div", w := n.random(5, 4, 1, 1), n.op("ReduceL2", w, axes=[1, 2, 3]))
+    ),
+    "elu slope=2 | relu": lambda n: n.op(
+        "Relu", n.op("AveragePool", n.op("Elu", "x", alpha=2.0), kernel_shape=[1, 1])
+    ),
     "elu slope=1.673263 | scale bias=off": lambda n: n.op("Selu", "x"),
     "concat(skip, conv1-2, pool3 stride=1 padding=1)": lambda n: n.op(
         "Concat",

@@ -279,6 +279,7 @@ AT_ONCE: Mapping[str, Callable[[Operator, ConstantArrays], ConstantArrays]] = {
     "ReduceMax": _reduced(np.max),
     "ReduceMin": _reduced(np.min),
     "ReduceMean": _reduced(np.mean),
+    "ReduceL2": _reduced(lambda v, **over: np.sqrt(np.sum(v * v, **over))),
     "DequantizeLinear": lambda node, x: [_dequantised(node, *x)],
 }
 """The operators that small constants go through."""

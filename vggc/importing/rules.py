@@ -208,9 +208,9 @@ def _slice(t: Translation, node: Operator) -> None:
         t.give(node, live)
         return
     (axis, part), *others = cuts
-    backwards = [*range(shape[axis])][::-1]
-    if not others and [*range(shape[axis])[part]] == backwards:
-        t.give(node, _reordered(t, node, live, axis, backwards))
+    picked = range(shape[axis])[part]
+    if not others and picked == range(shape[axis])[::-1]:
+        t.give(node, _reordered(t, node, live, axis, picked))
         return
     start, end, step = part.indices(shape[axis])
     along = t.order(live)[axis : axis + 1] if len(t.shape(live)) == 3 else ""
@@ -419,6 +419,9 @@ def _pool(t: Translation, node: Operator) -> None:
     sides = _pads(node, x[1:], kernel, stride, (1, 1))
     up = bool(node.attribute("ceil_mode", 0))
     size = _pooled(x[1:], kernel, stride, sides, up)
+    if kernel == stride == (1, 1) and not any(sides):
+        t.give(node, live)  # what an adaptive pool is on a map that has the size already
+        return
     counts = node.kind == "AveragePool" and bool(node.attribute("count_include_pad", 0))
     word = "pool" if node.kind == "MaxPool" else "avgpool"
     is_whole = size == [1, 1] and all(
