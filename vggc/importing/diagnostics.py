@@ -73,7 +73,10 @@ class WeightNotUsable(Diagnostic):
 class NoNetIn(Diagnostic):
     title = "{path} holds weights, and no net"
     label = "how its layers are connected stands elsewhere"
-    help = "name the net: `--net SPEC`; of Caffe and Darknet, give the prototxt or cfg, too"
+    help = (
+        "name the net: `--net SPEC`; of Caffe and Darknet, give the prototxt or cfg, too; "
+        "nets of PyTorch and Keras come as ONNX: torch.onnx.export, model.export"
+    )
     path: str
 
 
