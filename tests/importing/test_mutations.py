@@ -50,7 +50,8 @@ def breaks(folder: Path) -> None:
 def test_whatever_else_comes_of_a_file_is_told(
     read: object, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mutations, "SECONDS", 0.3)
+    if read is hangs:
+        monkeypatch.setattr(mutations, "SECONDS", 0.3)
     form = MutatedForm({"x": b"xyz"}, {"x": lambda _, data: data}, read)  # type: ignore[arg-type]
     found = run(1, known={"form": form})
     assert [each.form for each in found.defects] == ["form"]
