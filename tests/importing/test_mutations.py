@@ -30,6 +30,14 @@ def test_changed_files_of_every_form_are_read_or_refused() -> None:
     assert all(found.refused[name] > 3 for name in forms())
 
 
+@pytest.mark.slow
+def test_a_list_of_names_that_keeps_hdf5_busy_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    start = process_time()
+    assert mutations.read_one(forms()["h5"], tmp_path, mutations.draw(2, "h5", 1060)) == "refused"
+    assert process_time() - start < 2
+
+
 def hangs(folder: Path) -> None:
     while True:
         pass

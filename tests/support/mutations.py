@@ -526,7 +526,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def _draw(seed: int, name: str, number: int) -> random.Random:
+def draw(seed: int, name: str, number: int) -> random.Random:
     return random.Random(f"{seed} {name} {number}")
 
 
@@ -545,7 +545,7 @@ def _work(
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             start = process_time()
             try:
-                found = read_one(known[name], Path(folder), _draw(seed, name, number))
+                found = read_one(known[name], Path(folder), draw(seed, name, number))
             except BaseException as fault:
                 found = f"{type(fault).__name__}: {str(fault)[:300]}"
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -620,7 +620,7 @@ def main() -> int:
     if asked.only is not None:
         folder = Path(tempfile.mkdtemp())
         print(folder)
-        print(read_one(forms()[asked.form], folder, _draw(asked.seed, asked.form, asked.only)))
+        print(read_one(forms()[asked.form], folder, draw(asked.seed, asked.form, asked.only)))
         return 0
     found = run(asked.count, asked.seed, asked.form)
     for name in sorted(found.seconds):

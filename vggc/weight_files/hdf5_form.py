@@ -2,11 +2,10 @@
 `.weights.h5`, and `.keras`, a zip archive with such a file in it.
 
 HDF5 can hold links to other files, values in other files, tables without an end and groups in a
-circle: whatever is no plain table of numbers in the file itself is refused by its name. How long a
-text claims to be cannot be seen beforehand, and HDF5 would make room for up to 4 GiB: while names
-are read, this process may take no more than `ROOM_FOR_NAMES`. Time has no such bound: HDF5 looks
-for over ten seconds for what one damaged list in some thousand tells of. Kernels of convolutions
-are stored as (rows, columns, in, out), those of dense layers as (in, out).
+circle: whatever is no plain table of numbers in the file itself is refused by its name. A damaged
+list of names may have HDF5 make room for 4 GiB, or look for seconds, and neither can be seen
+beforehand: `hdf5_look.py` looks at a file first, in a process of its own that has little of both.
+Kernels of convolutions are stored as (rows, columns, in, out), those of dense layers as (in, out).
 
 Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py of Keras 3.
 """
@@ -14,15 +13,15 @@ Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving
 from __future__ import annotations
 
 import io
+import os
 import re
-import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
-from pathlib import Path
-from threading import Lock
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
@@ -48,8 +47,11 @@ DEEPEST = 16
 """How many groups within one another are looked into."""
 MOST_NAMES = 1 << 13
 """The most layers, and the most weights of one, in files of Keras 1 and 2."""
-ROOM_FOR_NAMES = 1 << 28
-"""Bytes of memory that reading a list of names may take."""
+REFUSED = 3
+"""How the process ends that looks at a file and finds it wrong; it prints the reason."""
+TOO_MUCH = "it is damaged: looking at what it lists takes more time or memory than names need"
+SECONDS_TO_LOOK = 60
+"""How long the process that looks at a file may take in all, on a machine that is busy."""
 LARGEST_CHUNK = 1 << 26
 """Bytes of a compressed part that is unpacked at once, unless its table is as large."""
 
@@ -72,9 +74,6 @@ ROLES = {
 ROLE = re.compile(rf"(?:.*?[/_])??({'|'.join(ROLES)})(?:_\d+)?(?::0)?", re.DOTALL)
 """A name of a weight: `fc1_W_1:0` of Keras 1, `fc1/kernel:0` of Keras 2."""
 
-ONE_LIMIT = Lock()
-"""Held by whoever changes the limit of this process's memory."""
-
 BY_NUMBER = {1: ("weight",), 2: ("weight", "bias")}
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
 """The roles of a layer's weights where they are numbered only, as in Keras 3."""
@@ -96,7 +95,7 @@ class _Table:
         return np.ascontiguousarray(values.transpose(self.axes)).reshape(self.shape)
 
 
-class _Stretch(io.RawIOBase):
+class Stretch(io.RawIOBase):
     """A part of a file as a file: what lies in an archive uncompressed."""
 
     def __init__(self, file: BufferedReader, start: int, size: int) -> None:
@@ -139,24 +138,22 @@ def opened_archive(file: BufferedReader, archive: ZipFile) -> Iterator[WeightFil
     if len(header) < LOCAL_HEADER:
         raise MalformedError("it is damaged")
     names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    part = _Stretch(file, info.header_offset + LOCAL_HEADER + names, info.file_size)
+    part = Stretch(file, info.header_offset + LOCAL_HEADER + names, info.file_size)
     with opened_hdf5(part) as found:
         yield found
 
 
 @contextmanager
-def opened_hdf5(file: BufferedReader | _Stretch) -> Iterator[WeightFile]:
+def opened_hdf5(file: BufferedReader | Stretch) -> Iterator[WeightFile]:
     """The weights in an open HDF5 file of Keras.
 
     Raises: MalformedError where it is damaged, holds what Keras does not write, or no weights.
     """
+    _require_harmless(file)
     with explained():
         hdf5 = h5py.File(file, "r")
     with hdf5:
-        with explained():
-            root = _child(hdf5, "model_weights") if "model_weights" in hdf5 else hdf5
-            is_old = _attribute_names(root, "layer_names") is not None
-            found = _by_layers(root) if is_old else _by_paths(root)
+        found, is_old = tables_in(hdf5)
         if not found:
             raise MalformedError("it holds no weights of Keras")
 
@@ -178,6 +175,43 @@ def opened_hdf5(file: BufferedReader | _Stretch) -> Iterator[WeightFile]:
             in_order=is_old,
             flat_order="HWC",
         )
+
+
+def tables_in(hdf5: Any) -> tuple[list[tuple[str, _Table]], bool]:
+    """The tables of weights in an HDF5 file by their names, and whether groups list them, as in
+    files of Keras 1 and 2, in order.
+
+    Raises: MalformedError where it is damaged, or holds what Keras does not write.
+    """
+    with explained():
+        root = _child(hdf5, "model_weights") if "model_weights" in hdf5 else hdf5
+        is_old = _attribute_names(root, "layer_names") is not None
+        return (_by_layers(root) if is_old else _by_paths(root)), is_old
+
+
+def _require_harmless(file: BufferedReader | Stretch) -> None:
+    """Raises: MalformedError where looking at a file fails, or takes much time or memory."""
+    part = file if isinstance(file, Stretch) else None
+    whole = part.file if part else file
+    number = whole.fileno()
+    start, size = (part.start, part.size) if part else (0, -1)
+    look = [sys.executable, "-m", "vggc.weight_files.hdf5_look", *map(str, (number, start, size))]
+    folders = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(
+            look,
+            pass_fds=(number,),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS_TO_LOOK,
+            env=os.environ | {"PYTHONPATH": folders},
+        )
+    except subprocess.TimeoutExpired:
+        raise MalformedError(TOO_MUCH) from None
+    if done.returncode == REFUSED:
+        raise MalformedError(done.stdout.decode("utf-8", "replace").strip())
+    if done.returncode:
+        raise MalformedError(TOO_MUCH)
 
 
 @contextmanager
@@ -291,26 +325,8 @@ def _attribute_names(group: Any, key: str) -> tuple[str, ...] | None:
             raise MalformedError(f"its list {part} is too long")
         if count and h5py.check_string_dtype(stored.dtype) is None:
             raise MalformedError(f"its list {part} holds something else than names")
-        with _little_room():
-            found = np.asarray(group.attrs[part]).reshape(-1).tolist()
-        names += map(_text, found)
+        names += map(_text, np.asarray(group.attrs[part]).reshape(-1).tolist())
     return tuple(names)
-
-
-@contextmanager
-def _little_room() -> Iterator[None]:
-    """Lets this process take little memory besides what it has, so that HDF5 is refused more."""
-    with ONE_LIMIT:
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + ROOM_FOR_NAMES
-        if before[0] != resource.RLIM_INFINITY:
-            most = min(most, before[0])
-        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _text(value: Any) -> str:
