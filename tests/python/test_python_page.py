@@ -44,8 +44,8 @@ def photos(folder: Path) -> None:
             )
 
 
-def test_there_are_eleven_boxes() -> None:
-    assert len(boxes()) == 11
+def test_there_are_twelve_boxes() -> None:
+    assert len(boxes()) == 12
 
 
 def test_each_box_does_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,8 @@ def test_small_nets_give_over_a_whole_picture_just_what_they_give_of_its_crops()
     small = SmallBoxes()
     nets = box_trainings(BOX_TABLES["table8"](small.start))
     for graph in (small.program(net).graph for net in nets):
-        assert {node.op.padding for node in graph.nodes if isinstance(node.op, Conv2d)} == {(0, 0)}
+        convs = [node.op for node in graph.nodes if isinstance(node.op, Conv2d)]
+        assert {each.padding for each in convs} == {(0, 0, 0, 0)}
 
 
 # How it is laid out
