@@ -23,7 +23,7 @@ from tests.support.foreign_files import (
     written,
 )
 from tests.support.foreign_fuzz import SMALL_CAFFE, accidents_of_caffe
-from tests.support.foreign_nets import VGG16_PROTOTXT, vgg16_arrays
+from tests.support.foreign_nets import VGG16_PROTOTXT, vgg16_arrays, vgg16_of
 from vggc.importing.caffe import read_caffe
 from vggc.importing.foreign import Foreign
 from vggc.preprocessing.presets import CAFFE
@@ -343,17 +343,7 @@ def test_a_small_vgg16_computes(tmp_path: Path) -> None:
         written(tmp_path, "small.caffemodel", caffemodel(arrays, v1=True, old=True)),
     )
     x = images(foreign)
-    value = torch.from_numpy(x).double()
-    for name, pair in arrays.items():
-        weight, bias = (torch.from_numpy(each).double() for each in pair)
-        if name.startswith("conv"):
-            value = functional.conv2d(value, weight, bias, padding=1).relu()
-            if name in ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"):
-                value = functional.max_pool2d(value, 2)
-        else:
-            value = functional.linear(value.flatten(1), weight, bias)
-            value = value.softmax(1) if name == "fc8" else value.relu()
-    np.testing.assert_allclose(outputs(foreign, x)[0], value.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs(foreign, x)[0], vgg16_of(arrays, x), rtol=1e-4, atol=1e-6)
 
 
 def test_numbers_stay_in_the_file_until_they_are_wanted(tmp_path: Path) -> None:
@@ -519,8 +509,8 @@ HUGE = b"".join(key(1, 0) + varint(1 << 60) for _ in range(4))
         (message(100, LAYER + message(7, message(5, b"1234" * 2))), "of 1 × 1 × 1 × 1 numbers"),
         (message(100, LAYER + message(7, message(5, b"1234"))) * 2, "two of its layers are called"),
         (key(100, 2) + varint(1 << 62), "it is cut off"),
-        (key(100, 3), "it is no caffemodel"),
-        (b"\xff" * 20, "it is cut off, or no caffemodel"),
+        (key(100, 3), "it is no message of protobuf"),
+        (b"\xff" * 20, "it ends in the middle of a number, or is no message of protobuf"),
         (message(2, message(1, b"")), "those of Caffe of 2013 (V0)"),
     ],
 )

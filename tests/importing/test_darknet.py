@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tests.support.foreign_files import arrays_of, darknet_weights, outputs, written
 from tests.support.foreign_fuzz import SMALL_DARKNET, accidents_of_darknet
-from tests.support.foreign_nets import VGG16_CFG, vgg16_arrays
+from tests.support.foreign_nets import VGG16_CFG, vgg16_arrays, vgg16_of
 from vggc.importing.darknet import read_darknet
 from vggc.importing.foreign import Foreign
 from vggc.support.diagnostics import UserError
@@ -242,17 +242,7 @@ def test_a_small_vgg16_computes(tmp_path: Path) -> None:
         written(tmp_path, "vgg-16.weights", darknet_weights(flat)),
     )
     x = images(foreign)
-    value = torch.from_numpy(x).double()
-    for name, pair in arrays.items():
-        weight, bias = (torch.from_numpy(each).double() for each in pair)
-        if name.startswith("conv"):
-            value = functional.conv2d(value, weight, bias, padding=1).relu()
-            if name in ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"):
-                value = functional.max_pool2d(value, 2)
-        else:
-            value = functional.linear(value.flatten(1), weight, bias)
-            value = value.softmax(1) if name == "fc8" else value.relu()
-    np.testing.assert_allclose(outputs(foreign, x)[0], value.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(outputs(foreign, x)[0], vgg16_of(arrays, x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("version", [(0, 1, 0), (0, 2, 0), (0, 2, 5), (1001, 0, 0)], ids=str)

@@ -93,6 +93,8 @@ def test_weights_may_lie_beside_the_file_and_nowhere_else(tmp_path: Path) -> Non
             next(e for e in tensor.external_data if e.key == "location").value = place
         path.write_bytes(net.SerializeToString())
         assert "no file in the net's own folder" in refusal(path)
+    path.write_bytes(net.SerializeToString().replace(b"a/../../w.bin", b"a/\xff./../w.bin"))
+    assert "is no text" in refusal(path)
 
 
 def large_shape(net: onnx.ModelProto) -> None:

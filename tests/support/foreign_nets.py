@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 WIDTHS = {1: (64, 2), 2: (128, 2), 3: (256, 3), 4: (512, 3), 5: (512, 3)}
 """Each block's width and convolutions."""
@@ -85,3 +90,20 @@ def vgg16_arrays(
         weight = draw.standard_normal(shape, np.float32) * np.float32((2 / fan) ** 0.5)
         found[name] = (weight, draw.standard_normal(shape[0], np.float32) * np.float32(0.1))
     return found
+
+
+def vgg16_of(
+    arrays: Mapping[str, Sequence[NDArray[np.float32]]], x: NDArray[np.float32]
+) -> NDArray[Any]:
+    """What a VGG-16 of these weights gives of images, in float64."""
+    value = torch.from_numpy(x).double()
+    for name, pair in arrays.items():
+        weight, bias = (torch.from_numpy(each).double() for each in pair)
+        if name.startswith("conv"):
+            value = functional.conv2d(value, weight, bias, padding=1).relu()
+            if name in ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"):
+                value = functional.max_pool2d(value, 2)
+        else:
+            value = functional.linear(value.flatten(1), weight, bias)
+            value = value.softmax(1) if name == "fc8" else value.relu()
+    return value.numpy()

@@ -1,8 +1,6 @@
-"""The weights in a caffemodel: protocol buffers' wire format, walked without a schema. The numbers
-stay in the file.
+"""The weights in a caffemodel, a message of protocol buffers. The numbers stay in the file.
 
-Source: https://protobuf.dev/programming-guides/encoding/ and caffe.proto of Caffe 1.0, whose fields
-are named here by their numbers.
+Source: caffe.proto of Caffe 1.0, whose fields are named here by their numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +16,20 @@ import numpy as np
 
 from vggc.importing.definitions import NumbersUnfit
 from vggc.importing.numbers_file import FLOAT32, NumberRun, NumbersFile
+from vggc.importing.wire import (
+    EIGHT_BYTES,
+    FOUR_BYTES,
+    LENGTH,
+    VARINT,
+    WireField,
+    field_at,
+    varint_at,
+)
 from vggc.ir.ops import Shape
 from vggc.support.diagnostics import UserError
+from vggc_runtime.json_file import MalformedError
 
 DOUBLE: np.dtype[Any] = np.dtype("<f8")
-
-VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
-"""Wire types."""
 
 NET_LAYERS, NET_LAYER = 2, 100
 """Fields of NetParameter: the layers of the first generation, and those of the second."""
@@ -59,17 +64,6 @@ class Blob:
     runs: tuple[NumberRun, ...]
 
 
-@dataclass(frozen=True)
-class WireField:
-    """A field of a message: its number, its wire type, and its value, or where that lies."""
-
-    number: int
-    wire: int
-    value: int
-    start: int
-    end: int
-
-
 Extent: TypeAlias = tuple[int, int]
 """The first byte of a message and the byte behind its last one."""
 
@@ -80,7 +74,11 @@ def blobs_in(numbers: NumbersFile) -> Mapping[str, tuple[Blob, ...]]:
     Raises: UserError where it is no caffemodel, or broken.
     """
     with numbers.open() as file:
-        return _Walk(numbers.path, file).layers(numbers.size)
+        walk = _Walk(numbers.path, file)
+        try:
+            return walk.layers(numbers.size)
+        except MalformedError as fault:
+            raise walk.broken(str(fault)) from None
 
 
 class _Walk:
@@ -125,7 +123,8 @@ class _Walk:
         runs: list[NumberRun] = []
         at = whole.start
         while at < whole.end:
-            each, at = self.field(at, whole.end)
+            each = self.field(at, whole.end)
+            at = each.end
             key = each.number, each.wire
             if key == (BLOB_SHAPE, LENGTH):
                 shape = self.shape(each)
@@ -158,7 +157,7 @@ class _Walk:
             elif each.number == SHAPE_DIMENSION and each.wire == LENGTH:
                 at = each.start
                 while at < each.end and len(found) <= MAX_AXES:
-                    side, at = self.varint(at, each.end)
+                    side, at = varint_at(self.file, at, each.end)
                     found.append(side)
         if len(found) > MAX_AXES:
             raise self.broken(f"a blob has more than {MAX_AXES} axes")
@@ -195,46 +194,15 @@ class _Walk:
     def fields(self, extent: Extent) -> Iterator[WireField]:
         at, end = extent
         while at < end:
-            field, at = self.field(at, end)
+            field = self.field(at, end)
             yield field
+            at = field.end
 
-    def field(self, at: int, end: int) -> tuple[WireField, int]:
-        """The field at a place, and where the next one begins."""
+    def field(self, at: int, end: int) -> WireField:
         self.fields_left -= 1
         if self.fields_left < 0:
             raise self.broken(f"it has more than {MAX_FIELDS:,} fields")
-        key, start = self.varint(at, end)
-        number, wire = key >> 3, key & 7
-        value, width = 0, 0
-        match wire:
-            case 0:
-                value, after = self.varint(start, end)
-                width = after - start
-            case 1:
-                width = 8
-            case 2:
-                width, start = self.varint(start, end)
-            case 5:
-                width = 4
-            case _:
-                raise self.broken("it is no caffemodel, or broken")
-        if number == 0:
-            raise self.broken("it is no caffemodel, or broken")
-        if start + width > end:
-            raise self.broken("it is cut off, or no caffemodel")
-        return WireField(number, wire, value, start, start + width), start + width
-
-    def varint(self, at: int, end: int) -> tuple[int, int]:
-        """The number at a place, seven bits a byte, and the place behind it."""
-        self.file.seek(at)
-        value = 0
-        for index, byte in enumerate(self.file.read(min(10, end - at))):
-            value |= (byte & 127) << 7 * index
-            if byte < 128:
-                if value >= 1 << 64:
-                    break
-                return value, at + index + 1
-        raise self.broken("it is cut off, or no caffemodel")
+        return field_at(self.file, at, end)
 
     def broken(self, reason: str, hint: str = "") -> UserError:
         return UserError(NumbersUnfit(str(self.path), reason, hint))

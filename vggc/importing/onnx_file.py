@@ -26,6 +26,7 @@ from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.engines import onnx_engine
 from vggc.importing.foreign import NOTHING, Foreign, ForeignTensor
 from vggc.importing.operators import names_read
+from vggc.importing.wire import LENGTH, VARINT, field_at
 from vggc.support.diagnostics import UserError
 from vggc.support.records import from_json
 from vggc.weight_files.facts import WeightFacts
@@ -47,8 +48,6 @@ MAX_VALUES = 1 << 48
 """Product of those axes of an empty tensor that are not empty themselves, which NumPy bounds, too.
 """
 LEAST_OPSET, MOST_OPSET = 7, 30
-VARINT, BYTES = 0, 2
-"""How the value of a field may be written: as a number, or as so many bytes."""
 DESCRIBED = ("fit", "scale", "interpolation", "background", "order", "mean", "std")
 """What files of vggc's own say of pictures."""
 
@@ -124,7 +123,7 @@ def is_onnx(start: bytes) -> bool:
     the format, which every writer puts first.
     """
     return (
-        len(start) > 2 and start[0] == 8 and 0 < start[1] < 32 and start[2] & 7 in (VARINT, BYTES)
+        len(start) > 2 and start[0] == 8 and 0 < start[1] < 32 and start[2] & 7 in (VARINT, LENGTH)
     )
 
 
@@ -171,35 +170,10 @@ def _fields(message: _FilePart, budget: list[int]) -> Iterator[_MessageField]:
         budget[0] -= 1
         if budget[0] < 0:
             raise MalformedError(f"it has more than {MAX_FIELDS:,} fields")
-        tag, value = _varint(file, at, message.end)
-        number, wire = tag >> 3, tag & 7
-        match wire:
-            case 0:
-                _, end = _varint(file, value, message.end)
-            case 1:
-                end = value + 8
-            case 5:
-                end = value + 4
-            case 2:
-                length, value = _varint(file, value, message.end)
-                end = value + length
-            case _:
-                raise MalformedError("it is no message of protobuf, or damaged")
-        if end > message.end or number == 0:
-            raise MalformedError("it is damaged: a field ends beyond what it lies in")
-        yield _MessageField(number, wire, _FilePart(file, at, end), _FilePart(file, value, end))
-        at = end
-
-
-def _varint(file: BufferedReader, at: int, end: int) -> tuple[int, int]:
-    """A number as protobuf writes it, seven bits a byte, the lowest first; and where it ends."""
-    file.seek(at)
-    number = 0
-    for count, byte in enumerate(file.read(min(10, end - at))):
-        number |= (byte & 127) << (7 * count)
-        if byte < 128:
-            return number, at + count + 1
-    raise MalformedError("it ends in the middle of a number, or is no message of protobuf")
+        found = field_at(file, at, message.end)
+        whole, value = (_FilePart(file, start, found.end) for start in (at, found.start))
+        yield _MessageField(found.number, found.wire, whole, value)
+        at = found.end
 
 
 # ---------------------------------------------------------------- what is found
@@ -235,11 +209,11 @@ class _FoundInFile:
     def model(self, message: _FilePart) -> None:
         """Takes in a model."""
         for each in _fields(message, self.budget):
-            if each.number != GRAPH or each.wire != BYTES:
+            if each.number != GRAPH or each.wire != LENGTH:
                 self.keep(self.head, each)
                 continue
             for part in _fields(each.value, self.budget):
-                if part.number == INITIALIZER and part.wire == BYTES:
+                if part.number == INITIALIZER and part.wire == LENGTH:
                     tensor = self.tensor(part.value)
                     self.add(tensor.name, tensor)
                 elif part.number == NODE and part.value.size > LARGE:
@@ -258,9 +232,9 @@ class _FoundInFile:
     def node(self, each: _MessageField) -> None:
         """Takes in a large node: a constant, whose values stay in the file."""
         for part in _fields(each.value, self.budget):
-            if part.number == ATTRIBUTE and part.wire == BYTES and part.value.size > LARGE:
+            if part.number == ATTRIBUTE and part.wire == LENGTH and part.value.size > LARGE:
                 attribute = [*_fields(part.value, self.budget)]
-                values = [f.value for f in attribute if f.number == TENSOR and f.wire == BYTES]
+                values = [f.value for f in attribute if f.number == TENSOR and f.wire == LENGTH]
                 rest = b"".join(
                     f.whole.read()
                     for f in _fields(each.value, self.budget)
@@ -295,7 +269,7 @@ class _FoundInFile:
         small: list[bytes] = []
         values: _MessageField | None = None
         for each in _fields(message, self.budget):
-            if each.wire == BYTES and each.number in (RAW, FLOATS) and values is None:
+            if each.wire == LENGTH and each.number in (RAW, FLOATS) and values is None:
                 values = each
             elif each.value.size > MAX_TYPED:
                 raise MalformedError("a tensor's numbers are written one by one, and too many")
@@ -305,6 +279,9 @@ class _FoundInFile:
         is_huge = 0 in told.dims and prod(n or 1 for n in told.dims) > MAX_VALUES
         if len(told.dims) > MAX_DIMENSIONS or any(n < 0 for n in told.dims) or is_huge:
             raise MalformedError(f"the tensor `{told.name}` has no possible shape")
+        places = (text for each in told.external_data for text in (each.key, each.value))
+        if not all(isinstance(text, str) for text in places):
+            raise MalformedError(f"the place of the tensor `{told.name}` is no text")
         return _Tensor(told, values.value if values else None)
 
     def parsed(self) -> onnx.ModelProto:
