@@ -224,6 +224,50 @@ def test_a_process_that_dies_ends_the_run_and_the_reason_is_told(
     assert "go on with `--resume`" in text
 
 
+AT_THE_END = """
+import atexit
+import os
+
+
+def threads():
+    for name in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{name}/comm") as file:
+            if "gloo" in file.read():
+                print("a thread of the connection is left")
+
+
+atexit.register(threads)
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from vggc.training.parallel import World, joined
+
+with joined(World.here(), torch.device("cpu")):
+    net = DistributedDataParallel(torch.nn.Linear(2, 2))
+    net(torch.ones(1, 2)).sum().backward()
+    del net
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are read from /proc")
+def test_the_connection_ends_with_its_threads() -> None:
+    """One that is left may ask for Python's lock while Python ends, which ends the process."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", AT_THE_END],
+            env={**os.environ, **place},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for place in places(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert said == ["", ""]
+    assert [process.returncode for process in processes] == [0, 0]
+
+
 def places(processes: int) -> list[dict[str, str]]:
     """What torchrun tells each of several processes."""
     with socket.socket() as free:

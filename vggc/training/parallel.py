@@ -17,6 +17,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions hold the connection that there is when they are defined, as a default argument.
+# Loaded before there is one, they hold none, and the threads of a connection can end with it.
+import torch.distributed.nn.functional
 from torch import Tensor
 from torch._C._distributed_c10d import Store
 
@@ -159,7 +163,8 @@ def leave() -> None:
     """Ends the processes' connection, once nobody holds a module that uses it.
 
     Such a module must not be the last to let go of it: it would wait, with Python's lock, for a
-    thread that waits for the lock.
+    thread that waits for the lock. Threads that outlive the connection would end the process by a
+    signal where they ask for that lock while Python ends.
     """
     gc.collect()
     dist.destroy_process_group()
