@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,19 @@ def test_eval_knows_the_names_of_the_classes(site: WeightSite, vggc_here: Here) 
     code, _, error = vggc_here(*arguments)
     assert code == 2
     assert "`squeezenet` is no run, which would have held images out" in error
+
+
+def test_a_page_tells_how_a_net_sees_a_picture(site: WeightSite, vggc_here: Here) -> None:
+    picture = photos(Path("photos"), 1, 1) / "a" / "0.png"
+    arguments = ("inspect", NET, picture, "--weights", "imagenet", "--device", "cpu")
+    code, _, error = vggc_here(*arguments, "--layer", "conv9_9")
+    assert (code, site.asked) == (2, []), error
+    code, out, error = vggc_here(*arguments, "--sections", "image", "--class", "tench")
+    assert code == 0, error
+    assert out.startswith("inspect-squeezenet-0.html: squeezenet gives tench 0.0%")
+    page = Path("inspect-squeezenet-0.html").read_text("utf-8")
+    assert "torchvision's IMAGENET1K_V1 of squeezenet" in unescape(page)
+    assert "tabby" in page
 
 
 # Beginning a training

@@ -200,6 +200,29 @@ def test_where_the_images_are_gone_the_page_says_so(
     assert code == 2
 
 
+def test_a_spec_is_inspected_with_weights_from_elsewhere(
+    run: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vggc_here: Here
+) -> None:
+    """By its name in the folder that one is in; images for patches are those that one names."""
+    monkeypatch.chdir(tmp_path)
+    code, _, error = vggc_here("inspect", run / "net.vgg", photo)
+    assert code == 2
+    assert "it is a net without weights" in error
+    arguments = ("inspect", run / "net.vgg", photo, "--weights", run / "weights.safetensors")
+    code, out, error = vggc_here(*arguments, "--json")
+    assert code == 0, error
+    assert "No patches are shown. A net that is no run has held no images out" in error
+    found = json.loads(out)
+    assert (found["page"], found["sections"]) == ("inspect-tiny-photo.html", ALL)
+    page = assert_stands_alone(tmp_path / "inspect-tiny-photo.html")
+    assert f"The weights are {run}." in page.text
+    assert {each["class"] for each in found["best"]} == {*CLASSES}
+    images = Path(Run.load(run).record.data.path or "") / "blue"
+    code, out, error = vggc_here(*arguments, "--data", images, "--sections", "filters", "--json")
+    assert code == 0, error
+    assert json.loads(out)["filters"]["images"] == 10
+
+
 # Nets of every kind
 
 NETS = {

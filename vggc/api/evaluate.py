@@ -149,8 +149,12 @@ class TestedNet:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the scores; numbers where nobody names them."""
-        count = self.graph.num_classes or 0
-        return self.subject.classes or tuple(f"class {index}" for index in range(count))
+        return self.subject.classes or unnamed_classes(self.graph)
+
+
+def unnamed_classes(graph: Graph) -> tuple[str, ...]:
+    """What the classes of a net are called where nobody names them."""
+    return tuple(f"class {index}" for index in range(graph.num_classes or 0))
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,7 @@ def plan(places: Sequence[Path], options: EvalOptions, *, alone: bool = False) -
         UserError: one is no run and has no weights, or cannot be tested so or for want of memory,
             or they do not go together.
     """
-    nets = [untested(place, options) for place in places]
+    nets = [untested(place, options.weights) for place in places]
     check_classes([KnownClasses.of(net.run) for net in nets if net.run])
     for net in nets:
         TESTING.require(net.program.graph)
@@ -268,13 +272,13 @@ def plan(places: Sequence[Path], options: EvalOptions, *, alone: bool = False) -
     )
 
 
-def untested(place: Path, options: EvalOptions) -> UntestedNet:
+def untested(place: Path, weights: Path | None) -> UntestedNet:
     """The net of a run, or one that a spec names, for which weights are given.
 
     Raises:
         UserError: it is neither; the message says what else it is.
     """
-    spec, weights = str(place), options.weights
+    spec = str(place)
     if is_run(place) or not names_net(spec):
         run = load_run(place)
         return UntestedNet(str(run.folder), net_in(run), run.recipe, run)

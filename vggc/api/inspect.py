@@ -1,4 +1,4 @@
-"""What `inspect` works on: the net of a run, an image, and the page on how it looks at it."""
+"""What `inspect` works on: a net with weights, an image, and the page on how it looks at it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.evaluate import UntestedNet, unnamed_classes, untested
 from vggc.api.published import weights_file
-from vggc.api.trained import Subject, from_run, net_in, preprocessing_of
+from vggc.api.trained import Subject, facts_of, from_run, from_spec, preprocessing_of
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
@@ -20,10 +21,11 @@ from vggc.ir.needs import INSPECTING
 from vggc.ir.ops import describe
 from vggc.passes.heads import with_heads
 from vggc.passes.inference import drop_dropout, drop_final_softmax
-from vggc.preprocessing.choose import ChosenPreprocessing
+from vggc.preprocessing.choose import ChosenPreprocessing, choose
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.paths import absence, is_artifact, is_file, is_folder, is_run
-from vggc.training.run import Run
+from vggc.training.run import BEST, LAST
+from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.preprocessing import BrokenImageError, Preprocessing
 
 if TYPE_CHECKING:
@@ -35,20 +37,24 @@ if TYPE_CHECKING:
         InspectOptions,
         OnSection,
     )
+    from vggc.report.inspection_page import PageSubject
 
 OF_ARTIFACT = "an artifact has no gradients: give the run that it was compiled from"
+NONE_HELD_OUT = "A net that is no run has held no images out: `--data PLACE` names some."
 LONGEST_STEM = 50
 """Characters of an image's name that the name of its page takes."""
 
 
 @dataclass(frozen=True)
 class InspectPlan:
-    """A page on how the net of a run looks at an image, before anything is computed: it is written
-    to `path`. `graph` has one head, the scores of the run's classes.
+    """A page on how a net looks at an image, before anything is computed: it is written to `path`.
+    `graph` has one head, the scores of these `classes`.
     """
 
-    run: Run
+    net: UntestedNet
     graph: Graph
+    classes: tuple[str, ...]
+    page: PageSubject
     image: Path
     seen: SeenImage
     chosen: ChosenPreprocessing
@@ -60,38 +66,39 @@ class InspectPlan:
     @property
     def remarks(self) -> list[str]:
         """What whoever looks should know of the weights, and of what is done to pictures."""
-        told = self.chosen.told
-        return [*self.run.remarks(self.options.weights), *([told] if told else [])]
+        told, run = self.chosen.told, self.net.run
+        of_run = run.remarks(self.options.weights) if run else []
+        return [*of_run, *([told] if told else [])]
 
     def write(self, on_section: OnSection) -> WrittenInspection:
         """Looks at everything and writes the page, whole or not at all.
 
         Raises:
-            UserError: the run has no such weights, or the images that are asked for are not there,
+            UserError: there are no such weights, or the images that are asked for are not there,
                 or the page cannot be written.
             CheckFailed: the net's scores are not finite.
         """
         from datetime import datetime
 
         from vggc.report.inspection import InspectSubject, inspect
-        from vggc.report.inspection_page import generator, inspection_page
+        from vggc.report.inspection_page import inspection_page
         from vggc.report.write import write
 
         options = self.options
-        from_weights = from_run(self.run, options.weights, preprocessing=options.preprocessing)
+        from_weights = with_weights(self.net, options)
         subject = InspectSubject(
             graph=self.graph,
             weights=from_weights.weights,
             net=opened(self.graph, from_weights, self.options.device),
-            classes=self.run.record.classes,
+            classes=self.classes,
             seen=self.seen,
             layers=self.layers,
             explained=self.explained,
         )
         found = inspect(subject, self.options, self.images, on_section)
-        text = inspection_page(self.run, self.image, found, self.options, datetime.now())
-        num_bytes = write(self.path, generator(self.run, self.image), text)
-        return WrittenInspection(self.path, num_bytes, found)
+        text = inspection_page(self.page, found, self.options, datetime.now())
+        num_bytes = write(self.path, self.page.generator, text)
+        return WrittenInspection(self.path, num_bytes, found, from_weights.matched)
 
     def images(self) -> FoundImages:
         """The images to look for patches in, or, where nobody named them, why there are none.
@@ -99,54 +106,68 @@ class InspectPlan:
         Raises:
             UserError: there are none in the place that somebody named.
         """
+        run, data = self.net.run, self.options.data
+        if run is None and data is None:
+            return NONE_HELD_OUT
         try:
-            return images_of(self.run, self.chosen.how, self.options.data)
+            return images_of(self, data)
         except UserError as error:
-            if self.options.data is not None:
+            if run is None or data is not None:
                 raise
             fault = error.diagnostics[0]
-            where = self.run.record.data.path or "the scanned digits"
+            where = run.record.data.path or "the scanned digits"
             return f"The images in {where} cannot be used: {fault.fill(fault.title)}."
 
 
 @dataclass(frozen=True)
 class WrittenInspection:
-    """A page of so many bytes, and what it shows."""
+    """A page of so many bytes, and what it shows; `matched` says how weights of other names or
+    forms were read.
+    """
 
     path: Path
     bytes: int
     found: Inspection
+    matched: str
 
 
-def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -> InspectPlan:
-    """The page on how the net of a run looks at an image: in `out`, or in the run's folder.
+def plan(place: Path, image: Path, out: Path | None, options: InspectOptions) -> InspectPlan:
+    """The page on how a net looks at an image: that of a run, or one that a spec names, with
+    weights from elsewhere. It goes to `out`, else into the run's folder, else into this one.
 
     Raises:
-        UserError: the folder is no run, its net tells no classes or has no such class or layer, the
-            image cannot be read, or something else than this page is in its place.
+        UserError: there is no such net, it has no such weights, tells no classes or has no such
+            class or layer, the image cannot be read, or something else than this page is in its
+            place.
     """
-    from vggc.report.inspection_page import generator
     from vggc.report.write import refuse_others
 
-    run = run_to_inspect(folder)
-    program = net_in(run)
-    whole = program.graph
-    options = replace(options, weights=weights_file(program, options.weights))
+    net = net_to_inspect(place, options.weights)
+    whole = net.program.graph
     graph = scores_of(whole)
-    explained = None if options.class_name is None else class_number(run, options.class_name)
     layers = chosen_layers(graph, options.layers)
-    chosen = preprocessing_of(run, options.weights, whole, options.preprocessing)
+    refuse_missing(image)
+    options = replace(options, weights=weights_file(net.program, options.weights))
+    facts = facts_in(net, options.weights)
+    classes = facts.classes if len(facts.classes) == graph.num_classes else unnamed_classes(graph)
+    explained = None
+    if options.class_name is not None:
+        explained = class_number(net.named, classes, options.class_name)
+    chosen = preprocessing_for(net, facts, options)
     if options.window is not None:
         refuse_large(options.window, chosen.how.size)
-    made_by = generator(run, image)
-    path = out or usual_path(folder, image, made_by)
-    refuse_others(path, made_by)
+    page = page_on(net, len(classes), image, facts)
+    path = out or usual_path(net, image, page.generator)
+    refuse_others(path, page.generator)
     seen = read_image(image, chosen.how)
-    run.file_of(options.weights)
+    if net.run:
+        net.run.file_of(options.weights)
     INSPECTING.require(graph)
     return InspectPlan(
-        run=run,
+        net=net,
         graph=graph,
+        classes=classes,
+        page=page,
         image=image,
         seen=seen,
         chosen=chosen,
@@ -157,27 +178,76 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     )
 
 
-def usual_path(folder: Path, image: Path, made_by: str) -> Path:
-    """Where the page on an image goes: into the folder, with the image's name. Where something else
-    is in that place, as the page on another image of that name, a number is added.
+def usual_path(net: UntestedNet, image: Path, made_by: str) -> Path:
+    """Where the page on an image goes, with the image's name: into the folder of a run, or with the
+    name of a net that is of none into this one. Where something else is in that place, as the page
+    on another image of that name, a number is added.
     """
     from vggc.report.write import is_made_by
 
-    stem = f"inspect-{image.stem[:LONGEST_STEM]}"
+    folder = net.run.folder if net.run else Path()
+    of_net = "" if net.run else f"{net.program.net.name[:LONGEST_STEM]}-"
+    stem = f"inspect-{of_net}{image.stem[:LONGEST_STEM]}"
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     paths = (folder / f"{name}.html" for name in names)
     return next(path for path in paths if not os.path.lexists(path) or is_made_by(path, made_by))
 
 
-def run_to_inspect(folder: Path) -> Run:
-    """The run in a folder.
+def net_to_inspect(place: Path, weights: Path | None) -> UntestedNet:
+    """The net of a run, or one that a spec names, for which weights are given.
 
     Raises:
-        UserError: it is none; of an artifact the message says so.
+        UserError: it is neither; of an artifact the message says so.
     """
-    if is_artifact(folder) and not is_run(folder):
-        raise UserError(NotARunToTest(str(folder), "it is an artifact", OF_ARTIFACT))
-    return Run.load(folder)
+    if is_artifact(place) and not is_run(place):
+        raise UserError(NotARunToTest(str(place), "it is an artifact", OF_ARTIFACT))
+    return untested(place, weights)
+
+
+def facts_in(net: UntestedNet, weights: Path | None) -> WeightFacts:
+    """What is known of the weights that are meant. The classes of a run are its own, whatever
+    weights it is given.
+
+    Raises:
+        UserError: their file cannot be read.
+    """
+    facts = WeightFacts() if weights in (None, LAST, BEST) else facts_of(weights)
+    return replace(facts, classes=net.run.record.classes) if net.run else facts
+
+
+def preprocessing_for(
+    net: UntestedNet, facts: WeightFacts, options: InspectOptions
+) -> ChosenPreprocessing:
+    """What pictures go through before a net with the weights that are meant.
+
+    Raises:
+        UserError: there is none such, or the weights are a run's own.
+    """
+    graph, word = net.program.graph, options.preprocessing
+    if net.run:
+        return preprocessing_of(net.run, options.weights, graph, word)
+    return choose(word, facts.preprocessing, str(options.weights), graph.input)
+
+
+def page_on(net: UntestedNet, num_classes: int, image: Path, facts: WeightFacts) -> PageSubject:
+    """What a page is on: the net of a run or of a spec, and an image."""
+    from vggc.report.inspection_page import PageSubject
+    from vggc.report.page import mark_of
+
+    mark = mark_of(net.run) if net.run else net.named
+    return PageSubject(net.program.net.name, mark, num_classes, image, facts.source)
+
+
+def with_weights(net: UntestedNet, options: InspectOptions) -> Subject:
+    """A net with the weights that are meant.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    how = options.preprocessing
+    if net.run:
+        return from_run(net.run, options.weights, preprocessing=how)
+    return from_spec(net.program, options.weights, 0, net.named, how)
 
 
 def scores_of(graph: Graph) -> Graph:
@@ -197,16 +267,14 @@ def scores_of(graph: Graph) -> Graph:
     raise UserError(diagnostics.NoClassesToInspect(graph.name, kinds, place=place))
 
 
-def class_number(run: Run, name: str) -> int:
-    """The number of a run's class of a name.
+def class_number(named: str, classes: Sequence[str], name: str) -> int:
+    """The number of the class of a name among those of a net that commands call `named`.
 
     Raises:
         UserError: it has none.
     """
-    classes = run.record.classes
     if name not in classes:
-        hint = did_you_mean(name, classes)
-        raise UserError(diagnostics.UnknownClass(name, str(run.folder), hint))
+        raise UserError(diagnostics.UnknownClass(name, named, did_you_mean(name, classes)))
     return classes.index(name)
 
 
@@ -217,15 +285,19 @@ def refuse_large(window: int, size: tuple[int, int]) -> None:
         raise UserError(diagnostics.SquareTooLarge(window, describe(size), suggested))
 
 
+def refuse_missing(image: Path) -> None:
+    """Raises: UserError where there is no file of an image."""
+    if not is_file(image):
+        hint = "name the file of an image behind the run or the spec"
+        raise UserError(UnreadableImage(str(image), absence(image), hint))
+
+
 def read_image(path: Path, preprocessing: Preprocessing) -> SeenImage:
-    """The image in a file as the net of a run sees it.
+    """The image in a file as a net sees it.
 
     Raises:
         UserError: the file is no usable image.
     """
-    if not is_file(path):
-        hint = "name the file of an image behind the run"
-        raise UserError(UnreadableImage(str(path), absence(path), hint))
     try:
         image = preprocessing.open(path)
     except BrokenImageError as fault:
@@ -248,9 +320,8 @@ def opened(graph: Graph, subject: Subject, device: str) -> InspectedNet:
     return InspectedNet.of(graph, subject.weights, subject.preprocessing, where)
 
 
-def images_of(run: Run, how: Preprocessing, data: str | None) -> FoundImages:
-    """All images in a place, or those that a run held out, as the net of the run sees them by a
-    preprocessing.
+def images_of(plan: InspectPlan, data: str | None) -> FoundImages:
+    """All images in a place, or those that a run held out, as the net sees them.
 
     Whether those held out are still the same is not asked: nothing is counted. Nor are classes: a
     place may be a folder of images without any.
@@ -261,8 +332,13 @@ def images_of(run: Run, how: Preprocessing, data: str | None) -> FoundImages:
     from vggc.data.crops import Framed, Framing
     from vggc.evaluation.images import found_again
 
-    part = found_again(run).part if data is None else part_in(data, run.record.classes)
-    return Framed(part, Framing.of(how, run.record.input, how.scale))
+    how, run = plan.chosen.how, plan.net.run
+    if data is None:
+        assert run is not None
+        part = found_again(run).part
+    else:
+        part = part_in(data, plan.classes)
+    return Framed(part, Framing.of(how, (plan.graph.input[0], *how.size), how.scale))
 
 
 def part_in(place: str, classes: Sequence[str]) -> Part:

@@ -26,13 +26,14 @@ DOING = {
 
 
 @click.command("inspect")
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("net", metavar="RUN|SPEC", type=click.Path(path_type=Path))
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="The page, a new file or an older page on this image.  [default: RUN/inspect-IMAGE.html]",
+    help="The page, a new file or an older page on this image."
+    "  [default: RUN/inspect-IMAGE.html; of a SPEC inspect-NET-IMAGE.html]",
 )
 @click.option(
     "--class", "class_name", metavar="NAME", help="The class to explain.  [default: the best one]"
@@ -63,7 +64,7 @@ DOING = {
     "--data",
     metavar="PLACE",
     help="Where to look for patches: folders of images, shards, CIFAR."
-    "  [default: what the run held out]",
+    "  [default: what the run held out; of a SPEC none]",
 )
 @click.option(
     "--images",
@@ -107,7 +108,7 @@ DOING = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Tell in one line of JSON what was found.")
 def command(
-    folder: Path,
+    net: Path,
     image: Path,
     out: Path | None,
     class_name: str | None,
@@ -126,15 +127,17 @@ def command(
     device: Literal["cpu", "cuda", "auto"],
     as_json: bool,
 ) -> None:
-    """Show how the net of a run looks at an image: one HTML file that needs no network.
+    """Show how a net looks at an image: one HTML file that needs no network.
 
     It holds what layers give of the image, what of other images excites the same filters most and
     where it lies, where the score of a class comes from by its gradient and by Grad-CAM, what
     becomes of its probability where parts are covered, and an image that the net holds for the very
     type of the class.
 
-    RUN is a folder that `vggc train` made. The costliest sections are filters (a pass of the net
-    for each image that is looked at), occlusion (some 100 passes) and class-image (60 gradients).
+    RUN is a folder that `vggc train` made. A SPEC is a net with weights from elsewhere:
+    `vggc inspect vgg16 cat.jpg --weights imagenet`. The costliest sections are filters (a pass of
+    the net for each image that is looked at), occlusion (some 100 passes) and class-image (60
+    gradients).
     """
     from vggc.api.inspect import plan, with_sections
     from vggc.report.inspection import InspectOptions
@@ -171,10 +174,12 @@ def command(
             "--stride": (stride, ("occlusion",)),
         },
     )
-    planned = plan(folder, image, out, options)
+    planned = plan(net, image, out, options)
     for remark in planned.remarks:
         console.status(remark)
     written = write(planned)
+    if written.matched:
+        console.status(written.matched)
     told = written.found.filters
     if told and told.why_none:
         console.status(f"No patches are shown. {told.why_none}")
@@ -183,7 +188,7 @@ def command(
         return
     explained = written.found.explained
     console.out(
-        f"{written.path}: {planned.run.record.net} gives {explained.name} "
+        f"{written.path}: {planned.page.net} gives {explained.name} "
         f"{explained.probability:.1%}, {written.bytes / 1e6:.2f} MB"
     )
 
@@ -225,7 +230,8 @@ def as_record(planned: InspectPlan, written: WrittenInspection) -> dict[str, obj
     return {
         "page": str(written.path),
         "bytes": written.bytes,
-        "run": str(planned.run.folder),
+        "run": planned.net.named,
+        "net": planned.page.net,
         "image": str(planned.image),
         "sections": list(planned.options.sections),
         "class": found.explained.name,

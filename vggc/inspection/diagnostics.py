@@ -45,11 +45,11 @@ class UnknownFilter(Diagnostic):
 
 
 class UnknownClass(Diagnostic):
-    title = "the run in `{run}` knows no class `{name}`"
+    title = "`{net}` knows no class `{name}`"
     help = "{hint}"
 
     name: str
-    run: str
+    net: str
     hint: str
 
 

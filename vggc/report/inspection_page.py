@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,9 @@ from vggc.report.inspection import (
     InspectOptions,
     LayerMaps,
 )
-from vggc.report.page import Section, drawn_table, filter_sheet, framed, mark_of
+from vggc.report.page import Section, drawn_table, filter_sheet, framed
 from vggc.report.words import counted, percent, rounded
 from vggc.support.sheet import Sheet
-from vggc.training.run import Run
 from vggc_runtime.preprocessing import Pixels
 
 if TYPE_CHECKING:
@@ -48,17 +48,32 @@ BRIGHTEST = 99.0
 else leave all others dark."""
 
 
-def generator(run: Run, image: Path) -> str:
-    """What a page on this run and this image says that it was made by."""
-    told = "\0".join([mark_of(run), str(image.absolute())])
-    return f"vggc inspect {hashlib.sha256(told.encode(errors='replace')).hexdigest()[:16]}"
+@dataclass(frozen=True)
+class PageSubject:
+    """What a page is on: a net, which tells so many classes, and an image.
+
+    `mark` tells pages on this net from those on others; `weights` says where its weights are from,
+    where that is not the run in whose folder the page lies.
+    """
+
+    net: str
+    mark: str
+    num_classes: int
+    image: Path
+    weights: str = ""
+
+    @property
+    def generator(self) -> str:
+        """What a page on this net and this image says that it was made by."""
+        told = "\0".join([self.mark, str(self.image.absolute())])
+        return f"vggc inspect {hashlib.sha256(told.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def inspection_page(
-    run: Run, image: Path, found: Inspection, options: InspectOptions, now: datetime
+    subject: PageSubject, found: Inspection, options: InspectOptions, now: datetime
 ) -> str:
     """The whole page."""
-    net, explained = run.record.net, found.explained
+    net, explained = subject.net, found.explained
     title = f"{net} looks at {found.seen.name}"
     heading = [
         element("h1", element("span", net, class_="name"), " looks at ", _name(found.seen.name)),
@@ -69,14 +84,18 @@ def inspection_page(
             f", which the net gives {percent(explained.probability)}.",
         ),
     ]
+    if subject.weights:
+        told = element("span", subject.weights, class_="name")
+        heading.append(element("p", "The weights are ", told, "."))
     made = f"Made by vggc inspect at {now:%Y-%m-%d %H:%M}, with seed {options.seed}."
-    return framed(title, generator(run, image), heading, [*_sections(run, found)], made)
+    sections = [*_sections(subject.num_classes, found)]
+    return framed(title, subject.generator, heading, sections, made)
 
 
-def _sections(run: Run, found: Inspection) -> Iterator[Section]:
+def _sections(num_classes: int, found: Inspection) -> Iterator[Section]:
     """The sections that were asked for: address, title and what stands in them."""
     name = found.explained.name
-    yield "image", "Image", _image(run, found)
+    yield "image", "Image", _image(num_classes, found)
     if found.activations is not None:
         yield "activations", "Activations", _activations(found.activations)
     if found.filters is not None:
@@ -92,7 +111,7 @@ def _sections(run: Run, found: Inspection) -> Iterator[Section]:
 # The image and its classes
 
 
-def _image(run: Run, found: Inspection) -> list[Element]:
+def _image(num_classes: int, found: Inspection) -> list[Element]:
     seen = found.seen
     height, width = seen.pixels.shape[:2]
     told = (
@@ -120,10 +139,9 @@ def _image(run: Run, found: Inspection) -> list[Element]:
         rows=rows,
         numbers=(False, True, True),
     )
-    many = len(run.record.classes)
     shown = (
-        f"The {len(rows)} best of {many:,} classes, by a soft-max of their scores."
-        if many > len(rows)
+        f"The {len(rows)} best of {num_classes:,} classes, by a soft-max of their scores."
+        if num_classes > len(rows)
         else "The classes, by a soft-max of their scores."
     )
     return [
