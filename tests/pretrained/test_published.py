@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vggc
 import vggc.program as programs
 from tests.support.nets import program
 from tests.support.weight_site import WeightSite, published, serving
@@ -130,6 +131,26 @@ def test_a_page_tells_how_a_net_sees_a_picture(site: WeightSite, vggc_here: Here
     page = Path("inspect-squeezenet-0.html").read_text("utf-8")
     assert "torchvision's IMAGENET1K_V1 of squeezenet" in unescape(page)
     assert "tabby" in page
+
+
+def test_in_python_a_net_has_them_and_knows_their_classes(
+    site: WeightSite, weights: Weights
+) -> None:
+    photos(Path("photos"), 1, 1)
+    net = vggc.load(NET, weights="imagenet")
+    assert net.predict("photos/a/0.png").label == "tabby"
+    assert net.classes == class_names()
+    assert net.preprocessing == facts_of(PUBLISHED[NET]).preprocessing
+    picture = torch.from_numpy(net.preprocessing.read(Path("photos/a/0.png")))
+    assert int(net.module()(picture).argmax()) == TABBY
+    assert torch.equal(
+        net.module().state_dict()["conv4_5.bias"], torch.from_numpy(weights["conv4_5.bias"])
+    )
+    assert len(site.asked) == 1
+    with pytest.raises(UserError, match="nobody has published weights for tiny_vgg"):
+        vggc.load("tiny_vgg", weights="imagenet")
+    with pytest.raises(UserError, match="cannot read the weights in gone"):
+        vggc.load(NET, weights="gone.pth")
 
 
 # Beginning a training

@@ -107,16 +107,29 @@ class EvalOptions:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UntestedNet:
     """A net before its weights are read, that of a `run` or one with weights from elsewhere, which
-    has no run; `named` is what commands call it, and `recipe` what its protocol refers to.
+    has no run; `named` is what commands call it, and `recipe` what its protocol refers to. Its
+    `weights` and the `preprocessing` of its pictures are those that somebody names.
     """
 
     named: str
     program: Program
     recipe: Recipe
     run: Run | None = None
+    weights: Path | None = None
+    preprocessing: str | None = None
+
+    def subject(self) -> Subject:
+        """The net with its weights.
+
+        Raises:
+            UserError: there are no such weights, or they do not fit.
+        """
+        if self.run:
+            return from_run(self.run, self.weights, self.program, self.preprocessing)
+        return from_spec(self.program, self.weights, 0, self.named, self.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -131,10 +144,11 @@ class TestedNet:
     protocol: Protocol
     views: Views
 
-    def remarks(self, weights: Path | None) -> list[str]:
+    @property
+    def remarks(self) -> list[str]:
         """What whoever takes these weights should know of them, and of their pictures."""
         told = filter(None, (self.subject.matched, self.subject.preprocessing_from))
-        return [*(self.net.run.remarks(weights) if self.net.run else ()), *told]
+        return [*(self.net.run.remarks(self.net.weights) if self.net.run else ()), *told]
 
     @property
     def named(self) -> str:
@@ -196,7 +210,6 @@ class EvalPlan:
     world: World
     batch: int | None
     workers: int | None
-    weights: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -237,15 +250,22 @@ def usual_batch(machine: TrainMachine, size: tuple[int, int]) -> int:
 # Before
 
 
-def plan(places: Sequence[Path], options: EvalOptions, *, alone: bool = False) -> EvalPlan:
+def plan(
+    places: Sequence[Path | UntestedNet], options: EvalOptions, *, alone: bool = False
+) -> EvalPlan:
     """The test of runs, and of nets with weights from elsewhere; `alone` says whether one process
-    makes it.
+    makes it. Nets that are there already have weights of their own, whatever the options name.
 
     Raises:
         UserError: one is no run and has no weights, or cannot be tested so or for want of memory,
             or they do not go together.
     """
-    nets = [untested(place, options.weights) for place in places]
+    nets = [
+        place
+        if isinstance(place, UntestedNet)
+        else untested(place, options.weights, options.preprocessing)
+        for place in places
+    ]
     check_classes([KnownClasses.of(net.run) for net in nets if net.run])
     for net in nets:
         TESTING.require(net.program.graph)
@@ -268,12 +288,12 @@ def plan(places: Sequence[Path], options: EvalOptions, *, alone: bool = False) -
         world=world,
         batch=options.batch,
         workers=options.workers,
-        weights=options.weights,
     )
 
 
-def untested(place: Path, weights: Path | None) -> UntestedNet:
-    """The net of a run, or one that a spec names, for which weights are given.
+def untested(place: Path, weights: Path | None, preprocessing: str | None) -> UntestedNet:
+    """The net of a run, or one that a spec names, for which weights are given; the `preprocessing`
+    is a preset or a file.
 
     Raises:
         UserError: it is neither; the message says what else it is.
@@ -281,14 +301,32 @@ def untested(place: Path, weights: Path | None) -> UntestedNet:
     spec = str(place)
     if is_run(place) or not names_net(spec):
         run = load_run(place)
-        return UntestedNet(str(run.folder), net_in(run), run.recipe, run)
+        return UntestedNet(
+            named=str(run.folder),
+            program=net_in(run),
+            recipe=run.recipe,
+            run=run,
+            weights=weights,
+            preprocessing=preprocessing,
+        )
     if weights is None:
-        hint = "give it weights: `--weights FILE`; `--weights imagenet` takes published ones"
-        raise UserError(diagnostics.NotARunToTest(spec, "it is a net without weights", hint))
+        raise net_without_weights(spec)
     if weights in (LAST, BEST):
         raise UserError(WeightsOfNoRun(str(weights), spec))
     program = load(spec)
-    return UntestedNet(spec, program, program.recipe)
+    return UntestedNet(
+        named=spec,
+        program=program,
+        recipe=program.recipe,
+        weights=weights,
+        preprocessing=preprocessing,
+    )
+
+
+def net_without_weights(spec: str) -> UserError:
+    """What is wrong with testing a net that has no weights."""
+    hint = "give it weights: `--weights FILE`; `--weights imagenet` takes published ones"
+    return UserError(diagnostics.NotARunToTest(spec, "it is a net without weights", hint))
 
 
 def names_net(spec: str) -> bool:
@@ -372,11 +410,7 @@ def entry(net: UntestedNet, protocol: Protocol, options: EvalOptions) -> TestedN
     Raises:
         UserError: it has no such weights, or tells no classes or cannot be applied so.
     """
-    weights, how = options.weights, options.preprocessing
-    if net.run:
-        subject = from_run(net.run, weights, preprocessing=how)
-    else:
-        subject = from_spec(net.program, weights, 0, net.named, how)
+    subject = net.subject()
     graph = classifier(subject.program.graph)
     if graph is None:
         raise UserError(diagnostics.NoClassesToTest(net.named))

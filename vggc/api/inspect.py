@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vggc.api.evaluate import UntestedNet, unnamed_classes, untested
 from vggc.api.published import weights_file
-from vggc.api.trained import Subject, facts_of, from_run, from_spec, preprocessing_of
+from vggc.api.trained import Subject, facts_of, preprocessing_of
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
@@ -67,7 +67,7 @@ class InspectPlan:
     def remarks(self) -> list[str]:
         """What whoever looks should know of the weights, and of what is done to pictures."""
         told, run = self.chosen.told, self.net.run
-        of_run = run.remarks(self.options.weights) if run else []
+        of_run = run.remarks(self.net.weights) if run else []
         return [*of_run, *([told] if told else [])]
 
     def write(self, on_section: OnSection) -> WrittenInspection:
@@ -84,8 +84,7 @@ class InspectPlan:
         from vggc.report.inspection_page import inspection_page
         from vggc.report.write import write
 
-        options = self.options
-        from_weights = with_weights(self.net, options)
+        from_weights = self.net.subject()
         subject = InspectSubject(
             graph=self.graph,
             weights=from_weights.weights,
@@ -142,18 +141,18 @@ def plan(place: Path, image: Path, out: Path | None, options: InspectOptions) ->
     """
     from vggc.report.write import refuse_others
 
-    net = net_to_inspect(place, options.weights)
+    net = net_to_inspect(place, options)
     whole = net.program.graph
     graph = scores_of(whole)
     layers = chosen_layers(graph, options.layers)
     refuse_missing(image)
-    options = replace(options, weights=weights_file(net.program, options.weights))
-    facts = facts_in(net, options.weights)
+    net = replace(net, weights=weights_file(net.program, net.weights))
+    facts = facts_in(net)
     classes = facts.classes if len(facts.classes) == graph.num_classes else unnamed_classes(graph)
     explained = None
     if options.class_name is not None:
         explained = class_number(net.named, classes, options.class_name)
-    chosen = preprocessing_for(net, facts, options)
+    chosen = preprocessing_for(net, facts)
     if options.window is not None:
         refuse_large(options.window, chosen.how.size)
     page = page_on(net, len(classes), image, facts)
@@ -161,7 +160,7 @@ def plan(place: Path, image: Path, out: Path | None, options: InspectOptions) ->
     refuse_others(path, page.generator)
     seen = read_image(image, chosen.how)
     if net.run:
-        net.run.file_of(options.weights)
+        net.run.file_of(net.weights)
     INSPECTING.require(graph)
     return InspectPlan(
         net=net,
@@ -193,7 +192,7 @@ def usual_path(net: UntestedNet, image: Path, made_by: str) -> Path:
     return next(path for path in paths if not os.path.lexists(path) or is_made_by(path, made_by))
 
 
-def net_to_inspect(place: Path, weights: Path | None) -> UntestedNet:
+def net_to_inspect(place: Path, options: InspectOptions) -> UntestedNet:
     """The net of a run, or one that a spec names, for which weights are given.
 
     Raises:
@@ -201,32 +200,31 @@ def net_to_inspect(place: Path, weights: Path | None) -> UntestedNet:
     """
     if is_artifact(place) and not is_run(place):
         raise UserError(NotARunToTest(str(place), "it is an artifact", OF_ARTIFACT))
-    return untested(place, weights)
+    return untested(place, options.weights, options.preprocessing)
 
 
-def facts_in(net: UntestedNet, weights: Path | None) -> WeightFacts:
+def facts_in(net: UntestedNet) -> WeightFacts:
     """What is known of the weights that are meant. The classes of a run are its own, whatever
     weights it is given.
 
     Raises:
         UserError: their file cannot be read.
     """
+    weights = net.weights
     facts = WeightFacts() if weights in (None, LAST, BEST) else facts_of(weights)
     return replace(facts, classes=net.run.record.classes) if net.run else facts
 
 
-def preprocessing_for(
-    net: UntestedNet, facts: WeightFacts, options: InspectOptions
-) -> ChosenPreprocessing:
+def preprocessing_for(net: UntestedNet, facts: WeightFacts) -> ChosenPreprocessing:
     """What pictures go through before a net with the weights that are meant.
 
     Raises:
         UserError: there is none such, or the weights are a run's own.
     """
-    graph, word = net.program.graph, options.preprocessing
+    graph, word = net.program.graph, net.preprocessing
     if net.run:
-        return preprocessing_of(net.run, options.weights, graph, word)
-    return choose(word, facts.preprocessing, str(options.weights), graph.input)
+        return preprocessing_of(net.run, net.weights, graph, word)
+    return choose(word, facts.preprocessing, str(net.weights), graph.input)
 
 
 def page_on(net: UntestedNet, num_classes: int, image: Path, facts: WeightFacts) -> PageSubject:
@@ -236,18 +234,6 @@ def page_on(net: UntestedNet, num_classes: int, image: Path, facts: WeightFacts)
 
     mark = mark_of(net.run) if net.run else net.named
     return PageSubject(net.program.net.name, mark, num_classes, image, facts.source)
-
-
-def with_weights(net: UntestedNet, options: InspectOptions) -> Subject:
-    """A net with the weights that are meant.
-
-    Raises:
-        UserError: there are no such weights, or they do not fit.
-    """
-    how = options.preprocessing
-    if net.run:
-        return from_run(net.run, options.weights, preprocessing=how)
-    return from_spec(net.program, options.weights, 0, net.named, how)
 
 
 def scores_of(graph: Graph) -> Graph:

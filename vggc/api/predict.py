@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, grouped, plan, predict
+from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, UntestedNet, grouped, plan, predict
 from vggc.api.run import session_of
 from vggc.data.parts import Skipped
 from vggc.evaluation import diagnostics
@@ -66,9 +66,9 @@ def predictor_of(model: Path, options: EvalOptions) -> Predictor:
     return run_predictor(model, options)
 
 
-def run_predictor(model: Path, options: EvalOptions) -> Predictor:
-    """The net of a run or of a spec, which looks at the centre crop unless the options name other
-    views.
+def run_predictor(model: Path | UntestedNet, options: EvalOptions) -> Predictor:
+    """The net of a run or of a spec, or one that is there already with its weights, which looks at
+    the centre crop unless the options name other views.
 
     Raises:
         UserError: it is no net, or has no such weights, or cannot look so.

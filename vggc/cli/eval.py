@@ -252,7 +252,7 @@ def announce(planned: EvalPlan, images: Labelled, data: str | None) -> None:
         console.status(in_line(note))
     for entry in planned.entries:
         console.status(f"  {entry.named}: {ways(entry.views)}, {scales(entry)}")
-        for remark in entry.remarks(planned.weights):
+        for remark in entry.remarks:
             console.status(f"  {remark}")
         tested = {other.net_name for other in planned.entries}
         missing = [name for name in entry.protocol.fuse or () if name not in tested]

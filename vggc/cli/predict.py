@@ -152,7 +152,7 @@ def announce(model: Path, planned: EvalPlan) -> None:
     """Says how a run looks at images, and what there is to know of its weights."""
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
-    for remark in entry.remarks(planned.weights):
+    for remark in entry.remarks:
         console.status(remark)
 
 

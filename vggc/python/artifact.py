@@ -22,7 +22,7 @@ from vggc.ir.ops import describe
 from vggc.python.arrays import called, on_device
 from vggc.python.net import Network
 from vggc.python.prediction import ImageLike, Prediction, predictions
-from vggc.python.run import Place, TrainingRun, known, optional, several
+from vggc.python.run import Place, TrainingRun, known, optional, several, weights_meant
 from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.batches import checked_batches
@@ -302,13 +302,14 @@ def compile(
         UserError: there is no such net, target or folder, or what is asked for does not go
             together; nothing is written.
     """
+    path, how = weights_meant(net, weights, preprocessing)
     options = CompileOptions(
         target=target,
         mcpu=mcpu,
         archs=several(archs),
         graphs=graphs,
-        weights=optional(Path, weights),
-        preprocessing=preprocessing,
+        weights=path,
+        preprocessing=how,
         seed=seed,
         batches=checked_batches([batch] if isinstance(batch, int) else batch),
         sizes=sizes_of(size),

@@ -10,7 +10,7 @@ from vggc.api.deploy import DeployFormat, DeployPlan
 from vggc.api.export import ExportFormat, ExportOptions
 from vggc.python.artifact import Artifact
 from vggc.python.net import Network
-from vggc.python.run import Place, TrainingRun, known, optional
+from vggc.python.run import Place, TrainingRun, known, weights_meant
 from vggc.python.told import log, warn_of_random
 
 
@@ -36,11 +36,12 @@ def export(
     Raises:
         UserError: there is no such net, or no such file for it, or it cannot be written.
     """
+    path, how = weights_meant(net, weights, preprocessing)
     options = ExportOptions(
         out=Path(out),
         format=format,
-        weights=optional(Path, weights),
-        preprocessing=preprocessing,
+        weights=path,
+        preprocessing=how,
         seed=seed,
         size=size,
         name=name,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 from vggc.api import evaluate as tests
 from vggc.api import train as trainings
-from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, ProtocolName
+from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, ProtocolName, UntestedNet
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
@@ -281,7 +281,8 @@ def train(
     on_progress: Callable[[Event], None] | None = None,
 ) -> TrainingRun:
     """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as. A net
-    of a run begins anew, too.
+    of a run begins anew, too; one that was loaded with `weights` begins with these, as
+    `init_from` would have it.
 
     Each option is that of `vggc train`: without `data` it trains on scikit-learn's digits, `size`
     is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`.
@@ -295,6 +296,8 @@ def train(
         KeyboardInterrupt: all is saved.
     """
     limit_threads()
+    if init_from is None and isinstance(net, Network) and net.run is None:
+        init_from = net.weights
     options = TrainOptions(
         data=optional(text_of, data),
         val=optional(text_of, val),
@@ -366,7 +369,7 @@ def note(event: Event) -> None:
 
 
 def evaluate(
-    runs: TrainingRun | Place | Sequence[TrainingRun | Place],
+    runs: Network | TrainingRun | Place | Sequence[Network | TrainingRun | Place],
     data: Place | None = None,
     *,
     weights: Place | None = None,
@@ -382,7 +385,7 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvalScores:
     """The errors of a run, or of several and of all together: on images in a place, or on those
-    that they held out.
+    that they held out. Nets that were loaded with weights are tested on images in a place.
 
     Each option is that of `vggc eval`: `scales="256,384"`, `grid="5x5"`. Without any, each is
     looked at by the centre crop and by the `test` block of its file. `on_progress` is told how
@@ -392,8 +395,8 @@ def evaluate(
         UserError: one is no run, there are no images, or the net cannot look so.
     """
     limit_threads()
-    given = [runs] if isinstance(runs, TrainingRun | str | os.PathLike) else [*runs]
-    folders = [each.path if isinstance(each, TrainingRun) else Path(each) for each in given]
+    nets = [runs] if isinstance(runs, Network | TrainingRun | str | os.PathLike) else [*runs]
+    given = [tested(net, weights, preprocessing) for net in nets]
     options = EvalOptions(
         weights=optional(Path, weights),
         preprocessing=preprocessing,
@@ -406,10 +409,35 @@ def evaluate(
         precision=precision and parse_precision(precision, TRAIN_PRECISIONS),
         workers=workers,
     )
-    planned = tests.plan(folders, options)
+    planned = tests.plan(given, options)
     images = tests.images_for(planned, optional(text_of, data))
     result = tests.measure(planned, images, on_progress or (lambda done, total: None))
     return EvalScores(planned, images, result)
+
+
+def tested(
+    net: Network | TrainingRun | Place, weights: Place | None, preprocessing: str | None
+) -> Path | UntestedNet:
+    """A net or a run as functions of `api/` take it that test nets."""
+    match net:
+        case Network():
+            path, how = weights_meant(net, weights, preprocessing)
+            return replace(net, weights=path, preset=how).untested
+        case TrainingRun():
+            return net.path
+        case _:
+            return Path(net)
+
+
+def weights_meant(
+    net: object, weights: Place | None, preprocessing: str | None
+) -> tuple[Path | None, str | None]:
+    """The weights that are meant, and what their pictures go through: those that are named, else
+    those that a net was loaded with.
+    """
+    if weights is None and isinstance(net, Network):
+        return net.weights, preprocessing or net.preset
+    return optional(Path, weights), preprocessing
 
 
 def spec_of(net: Network | Place | None) -> str | Program | None:
