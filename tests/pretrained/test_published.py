@@ -20,12 +20,13 @@ from tests.support.nets import program
 from tests.support.weight_site import WeightSite, published, serving
 from vggc.api.first_weights import published_layers, taken_weights
 from vggc.api.published import published_for
+from vggc.evaluation.class_match import ClassMatch, match_classes
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, save, seeded
 from vggc.preprocessing.presets import PRESETS
 from vggc.pretrained import table
 from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
-from vggc.pretrained.facts import class_names, facts_of
+from vggc.pretrained.facts import class_names, facts_of, wordnet_numbers
 from vggc.pretrained.table import CLASSES, MEAN, PUBLISHED, STD
 from vggc.program import Program, from_zoo, load, zoo
 from vggc.recipe.train import InitFrom
@@ -118,6 +119,50 @@ def test_eval_knows_the_names_of_the_classes(site: WeightSite, vggc_here: Here) 
     code, _, error = vggc_here(*arguments)
     assert code == 2
     assert "`squeezenet` is no run, which would have held images out" in error
+
+
+def test_eval_takes_folders_of_imagenet(site: WeightSite, vggc_here: Here) -> None:
+    """A few of the classes, by numbers in WordNet and by names, are looked for among all."""
+    photos(Path("photos"), 3)
+    for before, after in {"a": "n02123045", "b": "n01440764", "c": "English_Springer"}.items():
+        Path("photos", before).rename(Path("photos", after))
+    arguments = ("eval", NET, "--weights", "imagenet", "--protocol", "centre", "--json")
+    code, out, error = vggc_here(*arguments, "--data", "photos", "--device", "cpu")
+    assert code == 0, error
+    assert json.loads(out)["runs"][0]["top1_error"] == pytest.approx(2 / 3)
+    assert (
+        "Classes are known by WordNet's numbers and ImageNet's names: English_Springer is English "
+        "springer, n01440764 is tench, n02123045 is tabby."
+    ) in error
+    assert "The images are of 3 of the 1,000 classes that the net chooses among." in error
+    Path("photos/n02123045").rename("photos/tabbi")
+    code, _, error = vggc_here(*arguments, "--data", "photos", "--device", "cpu")
+    assert code == 2
+    assert "holds classes that are none of ImageNet's thousand: tabbi" in error
+    assert "did you mean `tabby`?" in error
+
+
+# What classes are called
+
+
+def test_classes_are_matched_as_imagenets_where_a_net_knows_no_others() -> None:
+    assert [*wordnet_numbers()] == sorted({*wordnet_numbers()})
+    assert wordnet_numbers()[TABBY] == "n02123045"
+    names, numbers = class_names(), wordnet_numbers()
+    assert match_classes(("cat", "dog"), ("dog", "cat"), is_named=True) == ClassMatch((1, 0))
+    of_all = match_classes(("n02123045", "Cardigan", "cardigan", "CARDIGAN"), names, is_named=True)
+    assert of_all.numbers == (TABBY, names.index("Cardigan"), names.index("cardigan"), -1)
+    of_some = match_classes(("tabby", "tench"), (numbers[TABBY], numbers[5]), is_named=True)
+    assert of_some.numbers == (0, -1)
+    assert match_classes(("tabby",), ("mine", numbers[TABBY]), is_named=True).numbers == (-1,)
+    unnamed = tuple(f"class {index}" for index in range(CLASSES))
+    assumed = match_classes(("n02123045", "class 1"), unnamed, is_named=False)
+    assert assumed.numbers == (TABBY, -1)
+    assert assumed.told.endswith("order is assumed.")
+    assert match_classes(("tabby",), unnamed[:10], is_named=False).numbers == (-1,)
+
+
+# Looking into a net
 
 
 def test_a_page_tells_how_a_net_sees_a_picture(site: WeightSite, vggc_here: Here) -> None:

@@ -165,6 +165,11 @@ class TestedNet:
         """The names of the classes, in the order of the scores; numbers where nobody names them."""
         return self.subject.classes or unnamed_classes(self.graph)
 
+    @property
+    def known(self) -> KnownClasses:
+        """The classes as those of images are matched with them."""
+        return KnownClasses(self.named, self.classes, is_named=bool(self.subject.classes))
+
 
 def unnamed_classes(graph: Graph) -> tuple[str, ...]:
     """What the classes of a net are called where nobody names them."""
@@ -279,7 +284,7 @@ def plan(
     entries = tuple(
         entry(net, protocol, options) for net, protocol in zip(nets, protocols, strict=True)
     )
-    check_classes([KnownClasses(each.named, each.classes) for each in entries])
+    check_classes([each.known for each in entries])
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
         entries=entries,
@@ -442,8 +447,7 @@ def images_for(plan: EvalPlan, data: str | None) -> Labelled:
         UserError: there are none, or they are not of the nets' classes.
     """
     if data is not None:
-        first = plan.entries[0]
-        return images_in(data, KnownClasses(first.named, first.classes))
+        return images_in(data, plan.entries[0].known)
     runs = []
     for entry in plan.entries:
         if entry.net.run is None:

@@ -12,7 +12,7 @@ import click
 from vggc.api.evaluate import EvalPlan, EvalResult
 from vggc.api.score_table import ways
 from vggc.cli import console
-from vggc.evaluation.classes import ClassScores, class_scores
+from vggc.evaluation.classes import ClassScore, ClassScores, class_scores
 from vggc.evaluation.counts import UNREAD
 from vggc.evaluation.images import Labelled
 from vggc.evaluation.tables import (
@@ -67,8 +67,11 @@ def verdicts(planned: EvalPlan, images: Labelled, result: EvalResult) -> list[Ru
 
 
 def class_sheet(verdict: RunScores) -> Sheet:
-    """A row a class, that of least recall first."""
+    """A row a class, that of least recall first, but for classes that have neither images nor
+    guesses.
+    """
     scores = verdict.scores
+    told = [each for each in scores.worst_first if each.support or each.predicted]
 
     def percent(share: float | None) -> str:
         return "–" if share is None else f"{100 * share:.1f}"
@@ -82,7 +85,7 @@ def class_sheet(verdict: RunScores) -> Sheet:
             f"{score.support:,}",
             score.taken_for or "",
         )
-        for score in scores.worst_first
+        for score in told
     )
     means = f"mean recall {percent(scores.mean_recall)} %, mean F1 {percent(scores.mean_f1)} %"
     return Sheet(
@@ -90,8 +93,17 @@ def class_sheet(verdict: RunScores) -> Sheet:
         header=("class", "recall, %", "precision, %", "F1, %", "images", "mostly taken for"),
         rows=rows,
         numbers=(False, True, True, True, True, False),
-        notes=(f"{means}, over the classes that have images",),
+        notes=(f"{means}, over the classes that have images", *left_out(scores, told)),
     )
+
+
+def left_out(scores: ClassScores, told: Sequence[ClassScore]) -> tuple[str, ...]:
+    """A note on the classes of which a table tells nothing, if some of them are not told."""
+    count = len(scores.scores) - len(told)
+    if not count:
+        return ()
+    few = console.count(count, "class has", "classes have")
+    return (f"{few} no images, and none was taken for one of them",)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,19 @@ class UnknownClasses(Diagnostic):
     known: str
 
 
+class NotOfImageNet(Diagnostic):
+    title = "`{data}` holds classes that are none of ImageNet's thousand: {unknown}"
+    label = "`{net}` tells these apart; {hint}"
+    help = (
+        "call folders by numbers in WordNet, as n02123045, or by names, as tabby; take others away"
+    )
+
+    data: str
+    net: str
+    unknown: str
+    hint: str
+
+
 class NothingToTest(Diagnostic):
     title = "none of the images in `{data}` can be read"
     label = "{skipped} were left out, the first of them {first}"

@@ -27,7 +27,9 @@ from vggc.data.split import for_testing
 from vggc.data.stores import Files, Given
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
-from vggc.support.diagnostics import UserError
+from vggc.evaluation.class_match import ClassMatch, match_classes
+from vggc.pretrained.facts import class_names
+from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.training.run import Run, refuse_moved
 from vggc_runtime.preprocessing import BrokenImageError, Pixels
 
@@ -56,10 +58,13 @@ class Labelled:
 
 @dataclass(frozen=True)
 class KnownClasses:
-    """The classes that a net tells apart, in the order of its scores, and what commands call it."""
+    """The classes that a net tells apart, in the order of its scores, and what commands call it;
+    whether somebody has named them, or they have numbers only.
+    """
 
     named: str
     names: tuple[str, ...]
+    is_named: bool = True
 
     @classmethod
     def of(cls, run: Run) -> KnownClasses:
@@ -157,6 +162,7 @@ def aimed_at(run: Run, part: Part) -> Part:
 
 def images_in(place: str, net: KnownClasses) -> Labelled:
     """All images in a place; in one that brings parts, the part to hold out or else to test on.
+    Notes say how its classes were found among the net's.
 
     Raises:
         UserError: there are none, or some are of classes that the net does not know.
@@ -166,8 +172,15 @@ def images_in(place: str, net: KnownClasses) -> Labelled:
     except OSError as fault:
         path, reason = str(fault.filename or place), fault.strerror or str(fault)
         raise UserError(UnreadableFolder(path, reason)) from None
-    part = known(net, place, found.classes, found.part)
-    return Labelled(place, part, found.skipped, found.notes)
+    match = matched(net, place, found.classes, found.part)
+    part = found.part.renumbered(np.asarray(match.numbers, np.int64))
+    used, count = len(np.unique(part.labels)), len(net.names)
+    notes = [*found.notes, *([match.told] if match.told else [])]
+    if used < count:
+        notes.append(
+            f"The images are of {used:,} of the {count:,} classes that the net chooses among."
+        )
+    return Labelled(place, part, found.skipped, tuple(notes))
 
 
 def pictures(place: str, classes: Sequence[str]) -> Pictures:
@@ -192,14 +205,27 @@ def known(net: KnownClasses, path: str | None, classes: Sequence[str], part: Par
     Raises:
         UserError: some images are of classes that are none of the net's.
     """
-    numbers = {name: number for number, name in enumerate(net.names)}
+    match = matched(net, path, classes, part)
+    return part.renumbered(np.asarray(match.numbers, np.int64))
+
+
+def matched(net: KnownClasses, path: str | None, classes: Sequence[str], part: Part) -> ClassMatch:
+    """Which of a net's classes those of a part are.
+
+    Raises:
+        UserError: some images are of classes that are none of the net's.
+    """
+    match = match_classes(classes, net.names, net.is_named)
     used = {classes[label] for label in np.unique(part.labels)}
-    unknown = [name for name in classes if name in used and name not in numbers]
+    numbered = zip(classes, match.numbers, strict=True)
+    unknown = [name for name, number in numbered if name in used and number < 0]
+    if unknown and match.is_imagenet:
+        hint = did_you_mean(unknown[0], class_names())
+        raise UserError(diagnostics.NotOfImageNet(path or "", net.named, listed(unknown), hint))
     if unknown:
         shown = listed(unknown), listed(net.names)
         raise UserError(diagnostics.UnknownClasses(path or "", net.named, *shown))
-    labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
-    return part.renumbered(labels)
+    return match
 
 
 def check_classes(nets: Sequence[KnownClasses]) -> None:

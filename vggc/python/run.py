@@ -411,6 +411,8 @@ def evaluate(
     )
     planned = tests.plan(given, options)
     images = tests.images_for(planned, optional(text_of, data))
+    for line in images.notes:
+        log.info(line)
     result = tests.measure(planned, images, on_progress or (lambda done, total: None))
     return EvalScores(planned, images, result)
 
