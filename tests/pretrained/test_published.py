@@ -19,7 +19,7 @@ import vggc.program as programs
 from tests.support.nets import program
 from tests.support.weight_site import WeightSite, published, serving
 from vggc.api.first_weights import published_layers, taken_weights
-from vggc.api.published import published_for
+from vggc.api.published import hint_at, published_for
 from vggc.evaluation.class_match import ClassMatch, match_classes
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, save, seeded
@@ -282,6 +282,26 @@ def test_others_have_none_and_are_told_why(
     found = caught.value.diagnostics[0]
     assert isinstance(found, kind)
     assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            "vgg16",
+            "weights are published: top-1 71.59 %, top-5 90.38 % on ImageNet; "
+            "`vggc predict vgg16 --weights imagenet IMAGE` takes them",
+        ),
+        (
+            "vgg16(classes=10)",
+            "weights of vgg16 are published, which layers that are alike can begin with: "
+            "`vggc train 'vgg16(classes=10)' --init-from imagenet`",
+        ),
+        ("tiny_vgg", ""),
+    ],
+)
+def test_a_summary_says_that_weights_are_published(spec: str, told: str) -> None:
+    assert hint_at(spec, load(spec)) == told
 
 
 def test_each_row_is_of_a_net_of_the_zoo_for_pictures_of_its_size() -> None:

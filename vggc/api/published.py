@@ -5,11 +5,11 @@ are named.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
-from vggc.pretrained.store import file_of
 from vggc.pretrained.table import IMAGENET, PUBLISHED, Published
 from vggc.program import Program, from_zoo, load
 from vggc.support.diagnostics import UserError
@@ -25,7 +25,12 @@ def weights_file(program: Program, weights: Path | None) -> Path | None:
     Raises: UserError where nobody has published weights that a net could take, or they cannot be
     had.
     """
-    return file_of(published_for(program)) if weights == NAMED_IMAGENET else weights
+    if weights != NAMED_IMAGENET:
+        return weights
+
+    from vggc.pretrained.store import file_of  # which takes what speaks HTTP with it
+
+    return file_of(published_for(program))
 
 
 def of_artifact(folder: Path, weights: Path | None) -> Path | None:
@@ -61,6 +66,29 @@ def related(program: Program) -> Published:
         reason = "it is none of the nets that have such, and builds on none"
         raise UserError(NoPublishedWeights(program.net.name, reason, ", ".join(PUBLISHED)))
     return found
+
+
+def hint_at(spec: str, program: Program) -> str:
+    """A line on the published weights that a net which commands call `spec` takes, or begins a
+    training with; nothing where there are none for it.
+    """
+    found = next((PUBLISHED[name] for name in program.lineage if name in PUBLISHED), None)
+    if found is None:
+        return ""
+    mine, other, given = program.graph, original(found), quote(spec)
+    if misfit(mine, other) is None:
+        return (
+            f"weights are published: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} % on"
+            f" ImageNet; `vggc predict {given} --weights imagenet IMAGE` takes them"
+        )
+    theirs = other.all_weights
+    alike = (n in theirs and theirs[n].shape == w.shape for n, w in mine.all_weights.items())
+    if not any(alike):
+        return ""
+    return (
+        f"weights of {found.net} are published, which layers that are alike can begin with:"
+        f" `vggc train {given} --init-from imagenet`"
+    )
 
 
 def original(published: Published) -> Graph:

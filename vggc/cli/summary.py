@@ -56,18 +56,20 @@ def command(
     lays them out. None: every net of the zoo, one row each.
     """
     from vggc.analysis.outline import outline
+    from vggc.api.published import hint_at
     from vggc.cli import summary_text
 
     found = [found_by(spec) for spec in specs or zoo()]
     batches = {each.batch for each in found}
     batch = batch or (batches.pop() if len(batches) == 1 else 1)
     nets = []
-    for each in found:
+    for spec, each in zip(specs or zoo(), found, strict=True):
         program = each.program
         if size is not None:
             program = program.replace(with_input(program.net, size))
         report = each.report(program, batch, dtype)
-        nets.append(summary_text.SummarisedNet(report, outline(program.graph, report)))
+        told = hint_at(spec, program) if len(specs) == 1 and each.run is None else ""
+        nets.append(summary_text.SummarisedNet(report, outline(program.graph, report), told))
     match style:
         case "json":
             console.out(summary_text.as_json(nets, single=len(specs) == 1))

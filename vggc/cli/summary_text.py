@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vggc.analysis.layer_table import (
@@ -27,10 +27,11 @@ from vggc.support.sheet import Sheet
 
 @dataclass(frozen=True)
 class SummarisedNet:
-    """A net whose cost is to be told."""
+    """A net whose cost is to be told, and a line on its published weights, if it has such."""
 
     report: Report
     outline: Outline
+    published: str = ""
 
 
 # ---------------------------------------------------------------- one net
@@ -38,7 +39,8 @@ class SummarisedNet:
 
 def layers(net: SummarisedNet) -> Sheet:
     """A net layer by layer, paths of joins in brackets."""
-    return layer_table(net.report, net.outline)
+    table = layer_table(net.report, net.outline)
+    return replace(table, notes=(*table.notes, net.published)) if net.published else table
 
 
 # ---------------------------------------------------------------- several nets
