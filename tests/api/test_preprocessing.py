@@ -53,7 +53,7 @@ def test_what_a_file_says_of_its_weights_counts() -> None:
     subject = from_spec(net, FILE, 0)
     assert subject.preprocessing == PRESETS["unit"].at((3, 16, 16))
     assert subject.classes == ("a", "b", "c")
-    assert subject.preprocessing_from == "preprocessing: that which w.safetensors tells of"
+    assert subject.preprocessing_from == "preprocessing: that of w.safetensors"
     named = from_spec(net, FILE, 0, preprocessing="torchvision")
     assert named.preprocessing == PRESETS["torchvision"].at((3, 16, 16))
 
@@ -156,7 +156,7 @@ def test_an_import_writes_down_what_somebody_names_or_its_file_tells(vggc_here: 
     assert code == 0, error
     for options, told, name in (
         (("--preprocessing", "keras"), "preprocessing: keras's", "keras"),
-        ((), "preprocessing: that which x.onnx tells of", "unit"),
+        ((), "preprocessing: that of x.onnx", "unit"),
     ):
         code, _, error = vggc_here("import", "x.onnx", "-o", name, *options)
         assert code == 0, error

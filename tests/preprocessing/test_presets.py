@@ -145,7 +145,7 @@ def test_what_somebody_says_comes_before_what_is_known_and_that_before_what_is_a
     assert (word.how, word.told) == (PRESETS["caffe"].at(INPUT), "preprocessing: caffe's")
     fact = choose(None, known, "x.safetensors", INPUT)
     assert fact.how == PRESETS["unit"].at(INPUT)
-    assert fact.told == "preprocessing: that which x.safetensors tells of"
+    assert fact.told == "preprocessing: that of x.safetensors"
     assumed = choose(None, None, "x.safetensors", INPUT)
     assert assumed.how == PRESETS["torchvision"].at(INPUT)
     assert assumed.told == "preprocessing: torchvision's, assumed; `--preprocessing` sets another"

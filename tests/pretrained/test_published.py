@@ -105,7 +105,16 @@ def test_predict_names_what_it_sees_and_fetches_once(site: WeightSite, vggc_here
     code, again, error = vggc_here(*arguments)
     assert (code, again) == (0, out), error
     assert len(site.asked) == 1
-    assert "Fetching" not in error
+    assert error.splitlines()[1:] == [
+        "preprocessing: that of torchvision's IMAGENET1K_V1 of squeezenet"
+    ]
+    for words, told in (
+        (("squeznet", picture), "the net `squeezenet`?"),
+        (arguments[1:2], "`imagenet`?"),
+    ):
+        code, _, error = vggc_here("predict", *words, picture, "--weights", "imagnet")
+        assert code == 2
+        assert f"did you mean {told}" in error
 
 
 def test_eval_knows_the_names_of_the_classes(site: WeightSite, vggc_here: Here) -> None:

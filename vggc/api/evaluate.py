@@ -35,7 +35,7 @@ from vggc.program import Program, load, zoo
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.recipe.train import Recipe
-from vggc.support.diagnostics import UserError
+from vggc.support.diagnostics import UserError, nearest
 from vggc.support.paths import absence, exists, is_artifact, is_file, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
@@ -353,9 +353,12 @@ def load_run(folder: Path) -> Run:
 
 def what_is_there(folder: Path) -> tuple[str, str]:
     """What is in the place of a run, and what to do about it."""
-    hint = "give the folder that `vggc train` made, under `runs/`"
+    hint, named = "give the folder that `vggc train` made, under `runs/`", str(folder)
+    if names_net(named):
+        return "it is a net", f"give the folder of a run of it: `vggc train {named}` makes one"
     if not exists(folder):
-        return absence(folder, "folder"), hint
+        near = "" if "/" in named else nearest(named, zoo())
+        return absence(folder, "folder"), f"did you mean the net `{near}`?" if near else hint
     if is_artifact(folder):
         other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
         return "it is an artifact", other

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vggc.api.evaluate import UntestedNet, unnamed_classes, untested
 from vggc.api.published import weights_file
-from vggc.api.trained import Subject, facts_of, preprocessing_of
+from vggc.api.trained import Subject, called, facts_of, preprocessing_of
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
@@ -224,7 +224,7 @@ def preprocessing_for(net: UntestedNet, facts: WeightFacts) -> ChosenPreprocessi
     graph, word = net.program.graph, net.preprocessing
     if net.run:
         return preprocessing_of(net.run, net.weights, graph, word)
-    return choose(word, facts.preprocessing, str(net.weights), graph.input)
+    return choose(word, facts.preprocessing, called(net.weights), graph.input)
 
 
 def page_on(net: UntestedNet, num_classes: int, image: Path, facts: WeightFacts) -> PageSubject:

@@ -9,10 +9,11 @@ from shlex import quote
 
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
-from vggc.pretrained.diagnostics import NoPublishedWeights, PublishedMisfit
+from vggc.pretrained.diagnostics import NoPublishedWeights, NoSuchWeights, PublishedMisfit
 from vggc.pretrained.table import IMAGENET, PUBLISHED, Published
 from vggc.program import Program, from_zoo, load
-from vggc.support.diagnostics import UserError
+from vggc.support.diagnostics import UserError, nearest
+from vggc.support.paths import exists
 
 NAMED_IMAGENET = Path(IMAGENET)
 """What names published weights among paths; a file of that name is `./imagenet`."""
@@ -23,14 +24,28 @@ def weights_file(program: Program, weights: Path | None) -> Path | None:
     path itself.
 
     Raises: UserError where nobody has published weights that a net could take, or they cannot be
-    had.
+    had, or a word that is no file is nearly one that names weights.
     """
     if weights != NAMED_IMAGENET:
+        refuse_misspelt(weights)
         return weights
 
     from vggc.pretrained.store import file_of  # which takes what speaks HTTP with it
 
     return file_of(published_for(program))
+
+
+def refuse_misspelt(weights: Path | None) -> None:
+    """Raises: UserError where a word is no file, and nearly one that names weights."""
+    if weights is None or weights.suffix or exists(weights):
+        return
+
+    from vggc.training.run import BEST, LAST  # which takes numpy with it
+
+    names = IMAGENET, str(LAST), str(BEST)
+    meant = nearest(str(weights), names)
+    if meant and str(weights) not in names:
+        raise UserError(NoSuchWeights(str(weights), meant))
 
 
 def of_artifact(folder: Path, weights: Path | None) -> Path | None:
@@ -51,7 +66,7 @@ def published_for(program: Program) -> Published:
     """
     found = related(program)
     if reason := misfit(program.graph, original(found)):
-        raise UserError(PublishedMisfit(program.net.name, found.net, reason))
+        raise UserError(PublishedMisfit(found.net, reason))
     return found
 
 

@@ -146,7 +146,7 @@ def preprocessing_of(
         if word is not None:
             raise UserError(PreprocessingOfRun(str(run.folder)))
     elif (known := facts_of(weights).preprocessing) or word is not None:
-        return choose(word, known, str(weights), graph.input)
+        return choose(word, known, called(weights), graph.input)
     how = run.record.preprocessing
     _, height, width = graph.input
     return ChosenPreprocessing(
@@ -182,6 +182,14 @@ def recorded_facts(weights: Path) -> WeightFacts | None:
     return WeightFacts(run.record.preprocessing, run.record.classes, str(run.folder))
 
 
+def called(weights: Path | None) -> str:
+    """What users are told of the weights in a file: whose they are, of published ones, which tell
+    nothing of themselves; else the file.
+    """
+    published = published_at(weights) if weights else None
+    return published.title if published else str(weights)
+
+
 def from_spec(
     program: Program,
     weights: Path | None,
@@ -200,7 +208,7 @@ def from_spec(
     loaded = load_weights(weights, graph) if weights else None
     known = weights and recorded_facts(weights)
     facts = known or (loaded.facts if loaded else WeightFacts())
-    chosen = choose(preprocessing, facts.preprocessing, str(weights), graph.input)
+    chosen = choose(preprocessing, facts.preprocessing, called(weights), graph.input)
     found, how = in_rgb(graph, loaded.weights if loaded else seeded(graph, seed), chosen.how)
     is_told = (weights or preprocessing) and graph.input[0] in IMAGE_CHANNELS
     return Subject(

@@ -63,4 +63,4 @@ def choose(
     height, width = size
     if found.size != (height, width):
         found = for_input(found, (height, width))
-    return ChosenPreprocessing(found, f"preprocessing: that which {source} tells of")
+    return ChosenPreprocessing(found, f"preprocessing: that of {source}")

@@ -14,11 +14,18 @@ class NoPublishedWeights(Diagnostic):
     others: str
 
 
+class NoSuchWeights(Diagnostic):
+    title = "there are no weights `{word}`"
+    label = "it is no file"
+    help = "did you mean `{meant}`?"
+    word: str
+    meant: str
+
+
 class PublishedMisfit(Diagnostic):
-    title = "{net} has other weights than those that are published for {other}"
+    title = "the weights that are published for {other} do not fit this net"
     label = "{reason}"
     help = "a training takes them where layers are alike: `vggc train SPEC --init-from imagenet`"
-    net: str
     other: str
     reason: str
 
