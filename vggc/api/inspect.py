@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vggc.api.evaluate import UntestedNet, unnamed_classes, untested
 from vggc.api.published import weights_file
 from vggc.api.trained import Subject, called, facts_of, preprocessing_of
+from vggc.evaluation.class_match import match_classes
 from vggc.evaluation.diagnostics import NotARunToTest, UnreadableImage
 from vggc.inspection import diagnostics
 from vggc.inspection.image import SeenImage, seen_image
@@ -254,14 +255,16 @@ def scores_of(graph: Graph) -> Graph:
 
 
 def class_number(named: str, classes: Sequence[str], name: str) -> int:
-    """The number of the class of a name among those of a net that commands call `named`.
+    """The number of the class of a name among those of a net that commands call `named`. Classes of
+    ImageNet may be called by their numbers in WordNet, too.
 
     Raises:
         UserError: it has none.
     """
-    if name not in classes:
+    (number,) = match_classes((name,), classes, is_named=True).numbers
+    if number < 0:
         raise UserError(diagnostics.UnknownClass(name, named, did_you_mean(name, classes)))
-    return classes.index(name)
+    return number
 
 
 def refuse_large(window: int, size: tuple[int, int]) -> None:

@@ -68,7 +68,7 @@ class UnknownClasses(Diagnostic):
 
 class NotOfImageNet(Diagnostic):
     title = "`{data}` holds classes that are none of ImageNet's thousand: {unknown}"
-    label = "`{net}` tells these apart; {hint}"
+    label = "`{net}` knows no others{hint}"
     help = (
         "call folders by numbers in WordNet, as n02123045, or by names, as tabby; take others away"
     )

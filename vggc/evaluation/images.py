@@ -29,7 +29,7 @@ from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
 from vggc.evaluation.class_match import ClassMatch, match_classes
 from vggc.pretrained.facts import class_names
-from vggc.support.diagnostics import UserError, did_you_mean
+from vggc.support.diagnostics import UserError, nearest
 from vggc.training.run import Run, refuse_moved
 from vggc_runtime.preprocessing import BrokenImageError, Pixels
 
@@ -220,7 +220,8 @@ def matched(net: KnownClasses, path: str | None, classes: Sequence[str], part: P
     numbered = zip(classes, match.numbers, strict=True)
     unknown = [name for name, number in numbered if name in used and number < 0]
     if unknown and match.is_imagenet:
-        hint = did_you_mean(unknown[0], class_names())
+        near = nearest(unknown[0], class_names())
+        hint = f"; did you mean `{near}`?" if near else ""
         raise UserError(diagnostics.NotOfImageNet(path or "", net.named, listed(unknown), hint))
     if unknown:
         shown = listed(unknown), listed(net.names)
