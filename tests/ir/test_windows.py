@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -108,6 +109,15 @@ def test_torch_and_onnx_compute_what_the_definition_says(text: str) -> None:
     model = b"".join(to_onnx(graph, weights).pieces())
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"input": x})[0], found, 1e-4, 1e-5)
+
+
+def test_onnx_is_told_even_padding_though_the_last_windows_do_not_reach_it() -> None:
+    """Where the sides differ, pnnx pads twice, and ncnn computes another net than ours."""
+    graph = graph_of("pad padding=0x0x1x0 | pool3 stride=2 padding=1 | gap")
+    model = onnx.load_from_string(b"".join(to_onnx(graph, weights_of(graph)).pieces()))
+    (pool,) = (node for node in model.graph.node if node.op_type == "MaxPool")
+    (pads,) = (each.ints for each in pool.attribute if each.name == "pads")
+    assert list(pads) == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("size", ["1", "2", "3", "1x7", "4x5", "8"])

@@ -34,7 +34,7 @@ NET = """
 net mixed
 input 3x20x24
 
-  conv5-8 stride=2 norm=batch | conv3-16 | pool
+  conv5-8 stride=2 norm=batch | conv3-16 | pool3 stride=2 padding=1
 | concat(conv1-8, conv3-8)
 | conv3-16 act=leaky | conv3-32 | fc-40
 | fc-10 | softmax

@@ -388,9 +388,10 @@ class _Writer:
 
     def placed(self, node: Node, op: Pool2d) -> dict[str, Any]:
         """The attributes that say where the windows of a pool lie, the last one's overhang written
-        out.
+        out. Padding that the last windows do not reach stays: it changes nothing, and what is even
+        is read rightly by more programs (pnnx pads twice where the sides differ).
         """
-        pads = [max(0, far) for far in self.reach(node, op)]
+        pads = [max(told, far) for told, far in zip(op.padding, self.reach(node, op), strict=True)]
         return {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
 
     def reach(self, node: Node, op: Pool2d) -> Sides:
