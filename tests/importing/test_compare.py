@@ -15,8 +15,14 @@ from onnx import TensorProto, helper
 
 from tests.importing.nets import NetMaker, agrees, imported
 from vggc.api.import_ import ImportOptions, import_net
+from vggc.backends.torch import reference
 from vggc.importing.brightness import white_of
-from vggc.importing.compare import ForeignEngineError, ImportComparison, compare
+from vggc.importing.compare import (
+    ForeignEngineError,
+    ImportComparison,
+    OutputDifference,
+    compare,
+)
 from vggc.importing.net import ImportedNet
 from vggc.support.diagnostics import UserError
 
@@ -27,9 +33,10 @@ class Answering:
 
     answer: NDArray[np.float32]
     title: str = "an engine 1.0"
+    output: str = "v1"
 
     def run(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
-        return {"v1": self.answer}
+        return {self.output: self.answer}
 
 
 def net(folder: Path) -> ImportedNet:
@@ -56,6 +63,29 @@ def test_a_difference_is_told_by_its_output_and_its_size(tmp_path: Path) -> None
     assert not other.agrees
     assert (other.worst.input, other.worst.output, other.worst.largest) == ("ones", "v1", 0.5)
     assert other.worst.relative == pytest.approx(0.5 / np.sqrt(23 + 1.5**2))
+
+
+def test_rounding_that_the_net_itself_enlarges_is_no_difference(tmp_path: Path) -> None:
+    """A normalisation of values that are nearly the same: float32 knows few of its digits."""
+    n = NetMaker(1, 24, 2, 2)
+    weights = np.ones(24, np.float32), np.zeros(24, np.float32)
+    flat = n.op("Flatten", n.op("GlobalAveragePool", "x"))
+    found = imported(tmp_path, n.model(n.op("LayerNormalization", flat, *weights, epsilon=1e-9)))
+    images = 10 + 0.01 * np.random.default_rng(0).standard_normal((1, 24, 2, 2), np.float32)
+    *_, exact = reference(found.graph, found.weights())(images).values()
+
+    def difference(factor: float) -> OutputDifference:
+        engine = Answering((exact * factor).astype(np.float32))
+        foreign = replace(found.foreign, engine=lambda: replace(engine, output="v2"))
+        compared = compare(replace(found, foreign=foreign), found.weights, {"flat": images})
+        assert compared is not None
+        return compared.worst
+
+    rounding = difference(1.01).rounding
+    assert 5 * rounding > 1e-5
+    assert difference(1 + 5 * rounding).is_rounding
+    assert difference(1 + 5 * rounding).agrees
+    assert not difference(1 + 20 * rounding).agrees
 
 
 def test_values_that_are_not_finite_agree_with_nothing(tmp_path: Path) -> None:

@@ -109,6 +109,10 @@ def report(found: Imported) -> None:
                 f"  {each.input:<10} {in_line(each.output)}: relative L2 {each.relative:.1e}, "
                 f"largest difference {each.largest:.1e}"
             )
+        if enlarged := [each for each in found.comparison.differences if each.is_rounding]:
+            most = max(each.rounding for each in enlarged)
+            told = f"its own numbers in float64 differ by {most:.1e}"
+            console.out(f"note: the net enlarges what float32 rounds: {told}")
     spec, weights = in_command(found.spec), found.weights and in_command(found.weights)
     more = f" --weights {weights}" if weights else ""
     console.status(f"next: vggc summary {spec}; vggc compile {spec}{more} --out {found.spec.stem}")
