@@ -82,7 +82,8 @@ def test_inference_knows_nothing_of_them() -> None:
     [
         ("std=0.1", "0.1", "the recipe's `init` takes no deviation from a layer"),
         ("init=he std=0.1", "0.1", "`init=he` takes no deviation from a layer"),
-        ("lr=0", "0", "`freeze` in `train { … }` names layers that keep theirs"),
+        ("lr=0", "0", "`freeze` in `train { … }` names layers whose weights do not move"),
+        ("lr=-1", "-1", "expected a number above 0, at most 1,000"),
         ("bias=true", "true", "did you mean `on`?"),
     ],
 )

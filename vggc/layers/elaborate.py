@@ -379,7 +379,9 @@ class _Reader:
         self.places[key] = place
         self.values[key] = convert(param.kind, value)
         if self.values[key] is None:
+            is_zero = isinstance(value, ast.Number) and value.value == 0
             otherwise = f"leave it out for {param.default}" if param.default else ""
+            otherwise = param.for_zero if is_zero and param.for_zero else otherwise
             self.found.append(misfit(key, param.kind, value, otherwise))
 
     def inherit(self, defaults: dict[str, ast.Option]) -> None:

@@ -93,12 +93,14 @@ class Param:
     """What may stand for one field of a kind; `default` says in words what stands for None.
 
     `needs` holds another field and its values: with any other, this field means nothing.
+    `for_zero` is what to do instead where zero is refused.
     """
 
     doc: str
     kind: ValueKind
     default: str = ""
     needs: tuple[str, tuple[str, ...]] | None = None
+    for_zero: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ def _param(
     default: Any = ...,
     words: str = "",
     needs: tuple[str, tuple[str, ...]] | None = None,
+    for_zero: str = "",
 ) -> Any:
-    metadata = {"param": Param(doc, kind, words, needs)}
+    metadata = {"param": Param(doc, kind, words, needs, for_zero)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
@@ -150,7 +153,8 @@ def _std() -> Any:
 
 def _lr() -> Any:
     doc = "a factor of the learning rate for all weights of the layer, their decay included"
-    return _param(doc, Real(0, 1000), 1)
+    for_zero = "`freeze` in `train { … }` names layers whose weights do not move"
+    return _param(doc, Real(0, 1000, above=True), 1, for_zero=for_zero)
 
 
 def _norm() -> Any:
@@ -224,10 +228,6 @@ class Kind:
             whose = f"`init={recipe.init}`" if recipe.init else "the recipe's `init`"
             reason = f"{whose} takes no deviation from a layer"
             return Clash("std", reason, "write `init=normal` with it")
-        if recipe.lr == 0:
-            reason = "the layer's weights would never move"
-            hint = "`freeze` in `train { … }` names layers that keep theirs"
-            return Clash("lr", reason, hint)
         return None
 
     @property
