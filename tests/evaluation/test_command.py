@@ -24,6 +24,7 @@ from PIL import Image
 from tests.support import ROOT
 from tests.support.training_data import picture
 from vggc.api.evaluate import EvalOptions, images_for, measure, plan, protocol_of, usual_batch
+from vggc.api.features import FeatureOptions, source_of
 from vggc.api.train import DIGITS_RECIPE, TrainOptions, find, new_run
 from vggc.cli import cli
 from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
@@ -31,6 +32,7 @@ from vggc.data.prepare import prepare
 from vggc.ir.weights import save, seeded
 from vggc.program import Program, from_zoo
 from vggc.recipe.train import TRAIN
+from vggc.support.diagnostics import UserError
 from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
@@ -419,6 +421,26 @@ def test_without_scales_a_run_is_tested_at_the_scale_of_its_training(folder: Pat
     make_run(folder / "trained", folder / "images", text)
     (entry,) = plan([folder / "trained"], EvalOptions()).entries
     assert [view.scale for view in entry.views.views] == [10]
+
+
+def test_a_net_that_cannot_look_at_whole_images_looks_at_centre_crops_and_says_why(
+    folder: Path,
+) -> None:
+    """Where nobody asks for whole images; who does is told why not."""
+    text = NET.replace("pool | fc-6", "groupnorm groups=2 | fc-6").replace("  dense\n", "")
+    make_run(folder / "grouped", folder / "images", text)
+    (entry,) = plan([folder / "grouped"], EvalOptions()).entries
+    assert [(view.scale, view.grid) for view in entry.views.views] == [(10, 1), (12, 1)]
+    reason = "`groupnorm groups=2`: it normalises groups by the mean and variance of a whole map"
+    told = f"on centre crops, as small cannot be applied to whole images ({reason})"
+    assert told in entry.remarks(None)
+    source = source_of("grouped", FeatureOptions(layers=("fc2",)), (said := []).append)
+    assert told in said
+    assert "centre crop" in source.shown
+    for asked in (source_of, lambda *given: plan([Path(given[0])], given[1].looks)):
+        options = FeatureOptions(layers=("fc2",), looks=EvalOptions(protocol="dense"))
+        with pytest.raises(UserError, match="small cannot be applied to whole images"):
+            asked("grouped", options, said.append)
 
 
 def test_a_net_trained_at_another_size_is_not_tested_at_the_scales_of_its_file() -> None:

@@ -28,12 +28,12 @@ from vggc.evaluation.images import (
 from vggc.evaluation.views import Views, views_of
 from vggc.ir.graph import Graph
 from vggc.ir.needs import TESTING
-from vggc.passes.dense import dense
+from vggc.passes.dense import NotDense, dense
 from vggc.passes.heads import classifier
 from vggc.passes.inference import drop_final_softmax
 from vggc.program import Program, load, zoo
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.protocol import Protocol, read_protocol
+from vggc.recipe.protocol import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError, nearest
 from vggc.support.paths import absence, exists, is_artifact, is_file, is_folder, is_run
@@ -143,11 +143,13 @@ class TestedNet:
     subject: Subject
     protocol: Protocol
     views: Views
+    remark: str = ""
+    """Why the protocol is not the usual one, if it is not."""
 
     @property
     def remarks(self) -> list[str]:
         """What whoever takes these weights should know of them, and of their pictures."""
-        told = filter(None, (self.subject.matched, self.subject.preprocessing_from))
+        told = filter(None, (self.remark, self.subject.matched, self.subject.preprocessing_from))
         return [*(self.net.run.remarks(self.net.weights) if self.net.run else ()), *told]
 
     @property
@@ -274,16 +276,15 @@ def plan(
     check_classes([KnownClasses.of(net.run) for net in nets if net.run])
     for net in nets:
         TESTING.require(net.program.graph)
-    protocols = [protocol_for(net.program, net.recipe, options) for net in nets]
+    for net in nets:
+        protocol_for(net.program, net.recipe, options)
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import ALONE, World
 
     machine = choose_machine(options.device or "auto", options.precision or "float32")
     world = ALONE if alone else World.here()
-    entries = tuple(
-        entry(net, protocol, options) for net, protocol in zip(nets, protocols, strict=True)
-    )
+    entries = tuple(entry(net, options) for net in nets)
     check_classes([each.known for each in entries])
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
@@ -407,13 +408,50 @@ def protocol_for(program: Program, recipe: Recipe, options: EvalOptions) -> Prot
     return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
 
+@dataclass(frozen=True)
+class ChosenProtocol:
+    """A protocol, and why it is not the usual one, if it is not."""
+
+    protocol: Protocol
+    remark: str = ""
+
+
+def possible(protocol: Protocol, applied: Graph, *, is_asked: bool) -> ChosenProtocol:
+    """A protocol that a net can be tested by, of which the graph `applied` looks at images: that
+    one, or centre crops at the same scales where it has the net look at whole images, which it
+    cannot, and nobody has asked for that.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    if not protocol.dense:
+        return ChosenProtocol(protocol)
+    try:
+        dense(applied)
+    except UserError as error:
+        found = error.diagnostics[0]
+        if is_asked or not isinstance(found, NotDense):
+            raise
+        where = f"`{' '.join(found.place.text.split())[:60]}`: " if found.place else ""
+        remark = f"on centre crops, as {found.fill(found.title)} ({where}{found.reason})"
+        return ChosenProtocol(replace(protocol, dense=False, crops=Crops(grid=1)), remark)
+    return ChosenProtocol(protocol)
+
+
+def asks_for_dense(program: Program, options: EvalOptions) -> bool:
+    """Whether the options or the net's `test` block say in words that it looks at whole images."""
+    if options.protocol not in (None, "test"):
+        return True
+    return "dense" in TEST.read(block_of(program.net.blocks, "test")).table
+
+
 def switch(on: bool) -> str:
     """A choice as a setting spells it: `on` or `off`."""
     return "on" if on else "off"
 
 
-def entry(net: UntestedNet, protocol: Protocol, options: EvalOptions) -> TestedNet:
-    """A net as it is to be tested: with the weights that are meant, and the views of a protocol.
+def entry(net: UntestedNet, options: EvalOptions) -> TestedNet:
+    """A net as it is to be tested: with the weights that are meant, and the views of its protocol.
 
     Raises:
         UserError: it has no such weights, or tells no classes or cannot be applied so.
@@ -423,10 +461,20 @@ def entry(net: UntestedNet, protocol: Protocol, options: EvalOptions) -> TestedN
     if graph is None:
         raise UserError(diagnostics.NoClassesToTest(net.named))
     refuse_scales(options, subject.preprocessing)
-    views = views_of(protocol, subject.preprocessing)
-    if protocol.dense:
-        dense(drop_final_softmax(graph))
-    return TestedNet(net, graph, subject, protocol, views)
+    chosen = possible(
+        protocol_for(net.program, net.recipe, options),
+        drop_final_softmax(graph),
+        is_asked=asks_for_dense(net.program, options),
+    )
+    views = views_of(chosen.protocol, subject.preprocessing)
+    return TestedNet(
+        net=net,
+        graph=graph,
+        subject=subject,
+        protocol=chosen.protocol,
+        views=views,
+        remark=chosen.remark,
+    )
 
 
 def refuse_scales(options: EvalOptions, how: Preprocessing) -> None:
@@ -440,7 +488,7 @@ def centre_of(entry: TestedNet) -> TestedNet:
     net = entry.net
     protocol = protocol_for(net.program, net.recipe, EvalOptions(protocol="centre"))
     views = views_of(protocol, entry.subject.preprocessing)
-    return replace(entry, protocol=protocol, views=views)
+    return replace(entry, protocol=protocol, views=views, remark="")
 
 
 def images_for(plan: EvalPlan, data: str | None) -> Labelled:

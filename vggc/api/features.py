@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from vggc.api.evaluate import EvalOptions, protocol_for, refuse_scales, usual_batch
+from vggc.api.evaluate import EvalOptions, possible, protocol_for, refuse_scales, usual_batch
 from vggc.api.predict import FLAGS
 from vggc.api.run import session_of
 from vggc.api.score_table import distinct_scales, scales_told, ways
@@ -26,7 +26,6 @@ from vggc.features.layers import feature_net, usual_layer
 from vggc.features.pictures import PlacePictures, Role, pictures_at
 from vggc.ir.needs import TESTING
 from vggc.ir.weights import digest
-from vggc.passes.dense import dense
 from vggc.passes.inference import drop_dropout
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.files import (
@@ -121,9 +120,14 @@ def net_source(
     program, graph = asked.program, asked.program.graph
     net = feature_net(graph, options.layers)
     recipe = asked.run.recipe if asked.run else program.recipe
-    protocol = protocol_for(program, recipe, usual_looks(looks))
-    if protocol.dense:
-        dense(drop_dropout(net.graph))
+    chosen = possible(
+        protocol_for(program, recipe, usual_looks(looks)),
+        drop_dropout(net.graph),
+        is_asked=looks.protocol is not None,
+    )
+    if chosen.remark:
+        say(chosen.remark)
+    protocol = chosen.protocol
     subject = asked.subject()
 
     from vggc.evaluation.judge import num_workers
