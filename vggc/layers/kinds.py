@@ -136,6 +136,11 @@ def _width(doc: str, default: Any = ...) -> Any:
     return _param(doc, WholeNumber(1, MAX_WIDTH), default)
 
 
+def _groups() -> Any:
+    doc = "groups of channels; each output sees the inputs of its own group"
+    return _param(doc, WholeNumber(1, MAX_WIDTH), 1)
+
+
 def _bias() -> Any:
     doc = "whether a bias is added; a number is what it begins with, in the place of 0"
     return _param(doc, FlagOr(Real(-1000, 1000)), True)
@@ -242,8 +247,11 @@ class Kind:
     @classmethod
     @cache
     def params(cls) -> dict[str, Param]:
-        """What each field of the kind takes, `size` and `width` included."""
-        return {f.name: f.metadata["param"] for f in fields(cls)}  # type: ignore[arg-type]
+        """What each field of the kind takes, `size` and `width` included, in the order of its
+        signature: what is given by name alone comes last, as what kinds share.
+        """
+        in_order = sorted(fields(cls), key=lambda f: f.kw_only is True)  # type: ignore[arg-type]
+        return {f.name: f.metadata["param"] for f in in_order}
 
     @classmethod
     def leaves_no_room(cls, key: str, said: Mapping[str, str]) -> bool:
@@ -254,7 +262,8 @@ class Kind:
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The default of each field of the kind that has one."""
-        return {f.name: f.default for f in fields(cls) if f.default is not MISSING}  # type: ignore[arg-type]
+        found = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
+        return {key: found[key] for key in cls.params() if found[key] is not MISSING}
 
 
 def _normalised(norm: str, eps: float | None) -> Expansion:
@@ -279,8 +288,33 @@ def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Weighted(Kind):
+    """What layers share that multiply by weights: what follows, and how they are trained."""
+
+    bias: bool | float = _bias()
+    norm: str = _norm()
+    eps: float | None = _norm_eps()
+    act: str | None = _act()
+    slope: float | None = _slope()
+    init: str | None = _init()
+    std: float | None = _std()
+    lr: float = _lr()
+
+    def after(self) -> Expansion:
+        """What is done to the sums: a normalisation, an activation."""
+        return (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
+
+    def clash(self) -> Clash | None:
+        return (
+            _eps_clash(self.norm, self.eps)
+            or _slope_clash(self.act, self.slope)
+            or self.recipe_clash()
+        )
+
+
 @dataclass(frozen=True)
-class Conv(Kind):
+class Conv(_Weighted):
     name = "conv"
     doc = "Convolution, then a normalisation if asked, an activation."
     example = "conv3-64"
@@ -305,19 +339,7 @@ class Conv(Kind):
         None,
         "zeros",
     )
-    groups: int = _param(
-        "groups of channels; each output sees the inputs of its own group",
-        WholeNumber(1, MAX_WIDTH),
-        1,
-    )
-    bias: bool | float = _bias()
-    norm: str = _norm()
-    eps: float | None = _norm_eps()
-    act: str | None = _act()
-    slope: float | None = _slope()
-    init: str | None = _init()
-    std: float | None = _std()
-    lr: float = _lr()
+    groups: int = _groups()
 
     def expand(self, x: Shape) -> Expansion:
         dilation, border = self.dilation or (1, 1), self.border or "zeros"
@@ -334,21 +356,16 @@ class Conv(Kind):
             bias=bool(self.bias),
             dilation=dilation,
         )
-        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
-        return (*before, ("", conv), *after)
+        return (*before, ("", conv), *self.after())
 
     def clash(self) -> Clash | None:
         if self.width % self.groups:
             return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
-        return (
-            _eps_clash(self.norm, self.eps)
-            or _slope_clash(self.act, self.slope)
-            or self.recipe_clash()
-        )
+        return super().clash()
 
 
 @dataclass(frozen=True)
-class Deconv(Kind):
+class Deconv(_Weighted):
     name = "deconv"
     doc = (
         "Transposed convolution, which makes a map larger, then a normalisation if asked, an "
@@ -365,19 +382,7 @@ class Deconv(Kind):
         None,
         "what leaves the stride times the input, half on each side, an odd one above and left",
     )
-    groups: int = _param(
-        "groups of channels; each output sees the inputs of its own group",
-        WholeNumber(1, MAX_WIDTH),
-        1,
-    )
-    bias: bool | float = _bias()
-    norm: str = _norm()
-    eps: float | None = _norm_eps()
-    act: str | None = _act()
-    slope: float | None = _slope()
-    init: str | None = _init()
-    std: float | None = _std()
-    lr: float = _lr()
+    groups: int = _groups()
 
     def expand(self, x: Shape) -> Expansion:
         conv = ConvTranspose2d(
@@ -388,8 +393,7 @@ class Deconv(Kind):
             groups=self.groups,
             bias=bool(self.bias),
         )
-        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
-        return (("", conv), *after)
+        return (("", conv), *self.after())
 
     def clash(self) -> Clash | None:
         if self.width % self.groups:
@@ -399,11 +403,7 @@ class Deconv(Kind):
             if max(taken) >= size:
                 reason = f"a kernel of {size} has no more to take away"
                 return Clash("padding", reason, f"at most {size - 1}, less than the size")
-        return (
-            _eps_clash(self.norm, self.eps)
-            or _slope_clash(self.act, self.slope)
-            or self.recipe_clash()
-        )
+        return super().clash()
 
 
 def _multiplying(kernel: Pair, stride: Pair) -> Sides:
@@ -634,7 +634,7 @@ class LayerNormKind(Kind):
 
 
 @dataclass(frozen=True)
-class Fc(Kind):
+class Fc(_Weighted):
     name = "fc"
     doc = "Fully-connected layer, then a normalisation if asked, an activation."
     example = "fc-4096"
@@ -644,26 +644,10 @@ class Fc(Kind):
     head = "classes"
 
     width: int = _width("output features")
-    bias: bool | float = _bias()
-    norm: str = _norm()
-    eps: float | None = _norm_eps()
-    act: str | None = _act()
-    slope: float | None = _slope()
-    init: str | None = _init()
-    std: float | None = _std()
-    lr: float = _lr()
 
     def expand(self, x: Shape) -> Expansion:
         linear = ("", Linear(self.width, bool(self.bias)))
-        after = (*_normalised(self.norm, self.eps), *_activated(self.act, self.slope))
-        return (*_flattened(x), linear, *after)
-
-    def clash(self) -> Clash | None:
-        return (
-            _eps_clash(self.norm, self.eps)
-            or _slope_clash(self.act, self.slope)
-            or self.recipe_clash()
-        )
+        return (*_flattened(x), linear, *self.after())
 
 
 def _flattened(x: Shape) -> Expansion:
