@@ -27,7 +27,7 @@ NET = """\
 net small
 input 3x8x8
 
-  conv3-4 norm=batch | pool | dropout p=20% | fc-8 | dropout | fc-3 | softmax
+  conv3-4 norm=batch | stochasticpool | dropout p=20% | fc-8 | dropout | fc-3 | softmax
 
 train {
   batch 10
