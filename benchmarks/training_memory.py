@@ -56,7 +56,10 @@ class Case:
 
 
 ADAMW, EMA = ("--set", "optimiser=adamw"), ("--set", "ema=0.99")
+CONSTANT = ("--set", "schedule=constant")
+"""In the place of drops that would come behind the last step."""
 IN_PARTS, BF16 = ("--set", "accumulate=4"), ("--precision", "bfloat16")
+NEW_WORDS = "benchmarks/nets/new_words.vgg"
 CASES = (
     Case("tiny_vgg", 32, 1),
     Case("tiny_vgg", 32, 256),
@@ -83,6 +86,14 @@ CASES = (
     Case("googlenet", 224, 8),
     Case("alexnet", 227, 8),
     Case("nin", 64, 32),
+    Case("resnet50", 64, 32),
+    Case("densenet121", 64, 32, CONSTANT),
+    Case("mobilenet_v1", 64, 32, CONSTANT),
+    Case("inception_v3", 107, 16, CONSTANT),
+    Case("convnext_tiny", 64, 32, CONSTANT),
+    Case("squeezenet", 64, 32, CONSTANT),
+    Case(NEW_WORDS, 64, 32),
+    Case(NEW_WORDS, 64, 32, BF16),
 )
 
 
