@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from tests.support.nets import graph_of
 from vggc.backends import torch as torch_backend
 from vggc.backends.torch import BatchRows, build
+from vggc.ir.weights import save, seeded
+from vggc.support import tensors
 
 Noise = Callable[..., np.ndarray]
 
@@ -39,6 +42,21 @@ def test_the_torch_module_lets_go_of_maps_that_nobody_reads(
     with torch.inference_mode(not training):
         build(graph).train(training)(torch.from_numpy(noise(1, *graph.input)))
     assert most <= in_flight + (num_layers if training else 0)
+
+
+def test_a_net_of_mapped_weights_gives_what_the_same_in_memory_does(
+    tmp_path: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "PIECE", 4096)
+    graph = graph_of("conv3-8 norm=batch | gap | fc-500 | fc-9 bias=off", "3x4x4")
+    weights = seeded(graph, 0)
+    save(tmp_path / "w.safetensors", weights, {})
+    with tensors.opened(tmp_path / "w.safetensors") as file:
+        mapped = build(graph, file.mapped())
+    x = torch.from_numpy(noise(1, *graph.input))
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(mapped.eval()(x), build(graph, weights).eval()(x))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -85,12 +85,29 @@ def test_a_file_can_be_mapped_and_its_tensors_used_where_they_lie(tmp_path: Path
     with opened(path) as file:
         places = {name: stored.offset for name, stored in file.tensors.items()}
         own = {name: file.read(name) for name in places}
+        mapped = file.mapped()
         assert file.metadata == {"maker": "a test"}
     assert min(places.values()) % 4096 == 0
     assert {name for name, place in places.items() if place % 64} == {"bytes"}
     assert list(places) == ["empty", "plain", "image", "odd", "bytes"]
-    for found in (own, load_file(path)):
+    for found in (own, mapped.tensors, load_file(path)):
         assert found.keys() == tensors.keys()
         for name, tensor in tensors.items():
             assert found[name].dtype == tensor.dtype
             assert np.array_equal(found[name], tensor)
+
+
+def test_tensors_that_are_forgotten_are_read_from_their_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    rows = np.arange(3 * 4096, dtype=np.float32).reshape(12, 1024)  # each fills a page
+    save(path, {"rows": rows}, {})
+    before = path.read_bytes()
+    with opened(path) as file:
+        mapped = file.mapped()
+    found = mapped.tensors["rows"]
+    found[:] = 7
+    mapped.forget(found[2:5])
+    assert np.array_equal(found[2:5], rows[2:5])
+    assert (found[:2] == 7).all()
+    assert (found[5:] == 7).all()
+    assert path.read_bytes() == before

@@ -14,9 +14,8 @@ from vggc.preprocessing.choose import ChosenPreprocessing, choose
 from vggc.preprocessing.presets import TORCHVISION
 from vggc.support.diagnostics import UserError
 from vggc.support.files import all_or_none, check_target, new_file
-from vggc.support.tensors import write
+from vggc.support.tensors import opened, write
 from vggc.weight_files.facts import WeightFacts, metadata_of
-from vggc.weight_files.load import load
 from vggc_runtime.preprocessing import IMAGE_CHANNELS, Preprocessing
 
 if TYPE_CHECKING:
@@ -155,7 +154,8 @@ def compared(
         return None, net.foreign.no_engine
     say("comparing with the original")
     try:
-        return compare(net, lambda: load(weights, net.graph).weights, inputs_for(net, how)), ""
+        with opened(weights) as file:
+            return compare(net, file.mapped, inputs_for(net, how)), ""
     except ForeignEngineError as fault:
         return None, f"its engine says: {fault}"
 

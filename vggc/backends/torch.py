@@ -53,6 +53,7 @@ from vggc.ir.ops import (
     Window,
 )
 from vggc.ir.weights import Weights
+from vggc.support.tensors import MappedTensors, Pieces
 
 ReferenceNet: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
 
@@ -161,12 +162,17 @@ class TorchNet(nn.Module):
             reads = [alive[read] for read in node.inputs] or [x]
             for done in self.last_reads[index]:
                 del alive[done]
-            training = self.training and node.name not in self.held
-            whole = self.whole if training else None
-            weights = {role: self.weight(name) for role, name in self.roles[index].items()}
-            alive[index] = _apply(node.op, reads, weights, training, whole)
+            alive[index] = self.output(index, reads)
             del reads
             yield alive[index]
+
+    def output(self, index: int, reads: list[Tensor]) -> Tensor:
+        """What a node, by its place in the graph, gives of what it reads."""
+        node = self.nodes[index]
+        training = self.training and node.name not in self.held
+        whole = self.whole if training else None
+        weights = {role: self.weight(name) for role, name in self.roles[index].items()}
+        return _apply(node.op, reads, weights, training, whole)
 
     def weight(self, name: str) -> Tensor:
         """A weight by its full name."""
@@ -174,6 +180,35 @@ class TorchNet(nn.Module):
         found = owner._parameters[role] if role in owner._parameters else owner._buffers[role]
         assert found is not None
         return found
+
+
+class MappedNet(TorchNet):
+    """A graph in evaluation mode whose weights lie in a mapped file. A layer's are in memory while
+    it is computed, a dense layer's piece by piece.
+    """
+
+    def __init__(self, graph: Graph, mapped: MappedTensors) -> None:
+        super().__init__(graph, mapped.tensors)
+        self.mapped = mapped
+
+    def output(self, index: int, reads: list[Tensor]) -> Tensor:
+        """What a node gives, as in a `TorchNet`."""
+        tensors = {role: self.mapped.tensors[name] for role, name in self.roles[index].items()}
+        if isinstance(self.nodes[index].op, Linear):
+            found = self.dense(reads[0], tensors["weight"])
+            return found + torch.from_numpy(tensors["bias"]) if "bias" in tensors else found
+        found = super().output(index, reads)
+        for tensor in tensors.values():
+            self.mapped.forget(tensor)
+        return found
+
+    def dense(self, x: Tensor, weight: NDArray[np.float32]) -> Tensor:
+        """The products of vectors with the rows of a weight."""
+        found = []
+        for piece in Pieces.of(weight).make():
+            found.append(F.linear(x, torch.from_numpy(piece)))
+            self.mapped.forget(piece)
+        return torch.cat(found, dim=1)
 
 
 def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
@@ -469,10 +504,12 @@ def activated(op: Activation, x: Tensor) -> Tensor:
     return result
 
 
-def build(graph: Graph, weights: Weights | None = None) -> TorchNet:
+def build(graph: Graph, weights: Weights | MappedTensors | None = None) -> TorchNet:
     """The module of a graph; its weights are at their start where none are given, and take no
-    memory of their own where some are.
+    memory of their own where some are. With mapped ones it can only be evaluated.
     """
+    if isinstance(weights, MappedTensors):
+        return MappedNet(graph, weights)
     return TorchNet(graph, weights)
 
 

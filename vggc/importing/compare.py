@@ -17,6 +17,7 @@ from vggc.importing.views import settled
 from vggc.ir.graph import Head
 from vggc.ir.ops import Activation, Softmax, Softmax2d
 from vggc.ir.weights import Weights
+from vggc.support.tensors import MappedTensors
 
 TOLERANCE = 1e-5
 """The largest relative L2 difference of two engines that compute the same in float32."""
@@ -92,13 +93,14 @@ class ImportComparison:
 
 def compare(
     net: ImportedNet,
-    weights: Callable[[], Weights],
+    weights: Callable[[], Weights | MappedTensors],
     inputs: Mapping[str, NDArray[np.float32]],
 ) -> ImportComparison | None:
     """The imported net with its weights beside the original, on inputs `(1, C, H, W)` by name; None
     where there is no engine for it.
 
-    The original is computed first and given up then, so that the weights are in memory once.
+    The original is computed first and given up then, so that the weights are in memory once; where
+    they are mapped, no more than a layer's are.
 
     Raises: ForeignEngineError where the engine cannot compute the original.
     """
@@ -134,7 +136,7 @@ def compare(
 
 def _with_rounding(
     net: ImportedNet,
-    weights: Weights,
+    weights: Weights | MappedTensors,
     inputs: Mapping[str, NDArray[np.float32]],
     ours: Mapping[str, Mapping[str, NDArray[np.floating]]],
     found: list[OutputDifference],
@@ -213,7 +215,7 @@ def _of_original(
 
 def _of_ours(
     net: ImportedNet,
-    weights: Weights,
+    weights: Weights | MappedTensors,
     inputs: Mapping[str, NDArray[np.float32]],
     *,
     in_double: bool = False,
@@ -223,6 +225,8 @@ def _of_ours(
     from vggc.backends.torch import build
 
     dtype = torch.float64 if in_double else torch.float32
+    if in_double and isinstance(weights, MappedTensors):
+        weights = weights.tensors  # what is mapped is computed as it lies in the file
     module = build(net.graph, weights).eval().to(dtype)
     names = [head.name for head in net.graph.heads]
     found = {}

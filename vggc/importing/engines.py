@@ -63,6 +63,9 @@ def onnx_engine(
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.enable_cpu_mem_arena = False
+        # As it stands in the file: what is made of it would take memory beside it.
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
         folder = str(path.parent.resolve())
         options.add_session_config_entry(FOLDER_ENTRY, folder)
         # Weights laid out anew beside those of the file would take their memory twice.

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import safetensors.torch
@@ -230,7 +231,8 @@ def _cached_by_timm(told: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def _load(spec: str, module: nn.Module, path: Path) -> None:
-    """Gives a module the weights in a file.
+    """Gives a module the weights in a file, which take no memory of their own where the file can
+    be mapped.
 
     Raises: UserError where it holds others, or none.
     """
@@ -245,7 +247,8 @@ def _load(spec: str, module: nn.Module, path: Path) -> None:
             theirs, ours = ("×".join(map(str, each.shape)) for each in (state[name], tensor))
             reason = f"`{name}` is of {theirs or 'one number'} there, of {ours} in the net"
             raise UserError(StateUnfit(str(path), spec, reason))
-    module.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+    taken = {name: state[name].to(tensor.dtype) for name, tensor in wanted.items() if name in state}
+    module.load_state_dict(taken, strict=False, assign=True)
 
 
 def _state_in(spec: str, path: Path) -> dict[str, torch.Tensor]:
@@ -254,7 +257,8 @@ def _state_in(spec: str, path: Path) -> dict[str, torch.Tensor]:
         open_file(path).close()
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        is_mapped = is_zipfile(path)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # whatever a decoder does on hostile bytes
         raise UserError(StateUnfit(str(path), spec, first_line(error))) from None
     for key in ("state_dict", "model"):

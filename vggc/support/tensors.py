@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,6 +142,39 @@ class TensorFile:
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
         with np.errstate(over="ignore"):
             return values.astype(np.float32, copy=False)
+
+    def mapped(self) -> MappedTensors:
+        """The tensors of types that are read, where the system maps the file."""
+        region = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
+        whole = np.frombuffer(region, np.uint8)
+        tensors = {
+            name: whole[each.offset :][: each.bytes].view(DTYPES[each.kind]).reshape(each.shape)
+            for name, each in self.tensors.items()
+            if each.kind in DTYPES
+        }
+        return MappedTensors(tensors, region, whole.ctypes.data)
+
+
+@dataclass(frozen=True)
+class MappedTensors:
+    """Tensors in the pages of their file, which the system reads when somebody looks at them. Who
+    changes one changes what this process sees of it, and not the file. `region` is the whole file,
+    from an address on.
+    """
+
+    tensors: dict[str, NDArray[Any]]
+    region: mmap.mmap
+    address: int
+
+    def forget(self, values: NDArray[Any]) -> None:
+        """Gives back the memory of a tensor or of consecutive rows of one, which are read from the
+        file again by whoever needs them; what was changed of them is lost.
+        """
+        begin = values.ctypes.data - self.address
+        start = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        whole = (begin + values.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        if whole > 0:
+            self.region.madvise(mmap.MADV_DONTNEED, start, whole)
 
 
 @contextmanager
