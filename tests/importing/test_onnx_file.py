@@ -18,6 +18,7 @@ from tests.importing.nets import NetMaker
 from vggc.backends.onnx import save_onnx
 from vggc.importing.net import import_foreign
 from vggc.importing.onnx_file import read_onnx
+from vggc.importing.translation import MAX_NODES
 from vggc.ir.weights import seeded
 from vggc.program import load
 from vggc.support.diagnostics import UserError
@@ -145,6 +146,10 @@ def old(net: onnx.ModelProto) -> None:
     net.opset_import[0].version = 3
 
 
+def many_nodes(net: onnx.ModelProto) -> None:
+    net.graph.node.extend([onnx.NodeProto()] * (MAX_NODES + 1))
+
+
 def open_size(net: onnx.ModelProto) -> None:
     net.graph.input[0].type.tensor_type.shape.dim[2].ClearField("dim_value")
 
@@ -160,6 +165,7 @@ HOSTILE: dict[str, Callable[[onnx.ModelProto], None]] = {
     "it has 2 inputs (`x`, `y`)": two_inputs,
     "vggc has no word for `com.microsoft.Conv`": other_operators,
     "it is of opset 3, and those from 7 on are read": old,
+    "it has more than 50,000 nodes": many_nodes,
     "say which: `--input 224` or `--input 480x640`": open_size,
 }
 

@@ -63,7 +63,7 @@ def command(
     found = import_net(options, console.status)
     report(found)
     if found.comparison is not None and not found.comparison.agrees:
-        raise CheckFailed
+        raise CheckFailed("the net that was written does not compute what the original does")
 
 
 def report_weights(

@@ -6,7 +6,7 @@ at the end. Tensors are changed when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any, TypeAlias
@@ -55,7 +55,7 @@ class _Pass:
         """The net that the pass makes."""
         readers = self.net.readers()
         for item, count in zip(self.net.items, readers, strict=True):
-            item = replace(item, reads=tuple(self.places[read] for read in item.reads))
+            item = _reading(item, self.places)
             found = self.step(self, item)
             if isinstance(found, int):
                 self.places.append(found)
@@ -84,13 +84,19 @@ def _living(net: ForeignItems) -> ForeignItems:
     for index in range(len(net.items) - 1, -1, -1):
         if index in needed:
             needed.update(net.items[index].reads)
+    if len(needed) == len(net.items):
+        return net
     kept = [index for index in range(len(net.items)) if index in needed]
     new = {index: place for place, index in enumerate(kept)}
-    items = tuple(
-        replace(net.items[i], reads=tuple(new[read] for read in net.items[i].reads)) for i in kept
-    )
+    items = tuple(_reading(net.items[index], new) for index in kept)
     outputs = tuple(replace(output, item=new[output.item]) for output in net.outputs)
     return replace(net, items=items, outputs=outputs)
+
+
+def _reading(item: ForeignItem, places: Sequence[int] | Mapping[int, int]) -> ForeignItem:
+    """An item with what it reads by its new places; itself where these are the old ones."""
+    reads = tuple([places[read] for read in item.reads])
+    return item if reads == item.reads else replace(item, reads=reads)
 
 
 # ---------------------------------------------------------------- numbers

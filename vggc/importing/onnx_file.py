@@ -26,6 +26,7 @@ from vggc.importing.diagnostics import ForeignUnreadable
 from vggc.importing.engines import onnx_engine
 from vggc.importing.foreign import NOTHING, Foreign, ForeignTensor
 from vggc.importing.operators import names_read
+from vggc.importing.translation import MAX_NODES
 from vggc.importing.wire import LENGTH, VARINT, field_at
 from vggc.support.diagnostics import UserError
 from vggc.support.records import from_json
@@ -205,6 +206,7 @@ class _FoundInFile:
     """The tensors again, as messages that tell where their values lie."""
     budget: list[int] = field(default_factory=lambda: [MAX_FIELDS])
     kept: int = 0
+    nodes: int = 0
 
     def model(self, message: _FilePart) -> None:
         """Takes in a model."""
@@ -213,6 +215,9 @@ class _FoundInFile:
                 self.keep(self.head, each)
                 continue
             for part in _fields(each.value, self.budget):
+                self.nodes += part.number == NODE
+                if self.nodes > MAX_NODES:
+                    raise MalformedError(f"it has more than {MAX_NODES:,} nodes")
                 if part.number == INITIALIZER and part.wire == LENGTH:
                     tensor = self.tensor(part.value)
                     self.add(tensor.name, tensor)
