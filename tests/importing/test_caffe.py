@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tests.support.foreign_files import (
     arrays_of,
+    blob,
     caffemodel,
     key,
     message,
@@ -409,6 +410,49 @@ def test_one_mean_is_that_of_all_channels(tmp_path: Path) -> None:
     means = preprocessing(tmp_path, DATA % "mean_value: 51" + COLOUR)
     assert means is not None
     assert means.mean == (0.2, 0.2, 0.2)
+
+
+MEAN = DATA % 'mean_file: "data/mean.binaryproto" scale: 0.5' + COLOUR
+
+
+def test_a_mean_picture_beside_the_definition_is_its_average_of_each_channel(
+    tmp_path: Path,
+) -> None:
+    picture = np.stack([np.full((4, 5), value) for value in (102, 51, 204)])
+    picture[:, :, 0] += 10
+    picture[:, :, 1] -= 10
+    for old in (False, True):
+        written(tmp_path, "mean.binaryproto", blob(picture[None], old=old))
+        found = net(tmp_path, MEAN)
+        assert "the mean in mean.binaryproto is a picture of 1 × 3 × 4 × 5" in found.notes[1]
+        how = found.facts.preprocessing
+        assert how is not None
+        assert how.mean == pytest.approx((0.4, 0.2, 0.8))
+        assert (how.std, how.order) == ((2 / 255,) * 3, "bgr")
+
+
+def test_a_mean_that_is_not_beside_the_definition_is_told(tmp_path: Path) -> None:
+    for name in ("data/mean.binaryproto", "..", "", "a" * 999, "\\000"):
+        found = net(tmp_path, MEAN.replace("data/mean.binaryproto", name))
+        assert "is not read, as it is not beside the definition: ImageNet's mean" in found.notes[1]
+        how = found.facts.preprocessing
+        assert how is not None
+        assert how.mean == pytest.approx(CAFFE.mean)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (blob(np.ones((1, 2, 4, 4))), "expected 3 channels"),
+        (blob(np.ones((2, 3, 4, 4))), "expected 3 channels"),
+        (blob(np.full((3, 1, 1), np.nan)), "NaN or infinity"),
+        (blob(np.ones((3, 4, 4)))[:-1], "cut off"),
+        (b"a text", "damaged"),
+    ],
+)
+def test_a_mean_that_is_none_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    written(tmp_path, "mean.binaryproto", content)
+    assert said in mistake(tmp_path, MEAN)
 
 
 @pytest.mark.parametrize("told", ["mean_value: 1e300", "scale: -1", "scale: 1e-300"])

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from vggc.importing.assembly import MAX_LAYERS, MAX_SIDE, Wire, is_sensible
 from vggc.importing.caffe_layers import made
 from vggc.importing.caffe_net import MOST, CaffeLayer, CaffeNet
-from vggc.importing.caffe_wire import blobs_in
+from vggc.importing.caffe_wire import blob_in, blobs_in
 from vggc.importing.definitions import no_word, wrong
 from vggc.importing.foreign import Foreign
 from vggc.importing.numbers_file import NumbersFile
+from vggc.importing.operators import short
 from vggc.importing.prototext import Message, Scalar, read_message
-from vggc.preprocessing.presets import CAFFE, COLOURS
-from vggc.support.diagnostics import did_you_mean, listed
+from vggc.preprocessing.presets import CAFFE, CAFFE_MEAN, COLOURS
+from vggc.support.diagnostics import UserError, did_you_mean, listed
 from vggc.support.source import Span
 from vggc.weight_files.facts import WeightFacts
 from vggc_runtime.files import sha256
@@ -53,6 +57,8 @@ FOR_TRAINING = (
 )
 """Layers that nothing is taken from where a net is used."""
 
+MOST_OF_MEAN = 1 << 24
+"""Numbers of a mean of pictures; that of ImageNet's, 256 by 256 in three colours, has 196,608."""
 PHASES = {"TRAIN": 0, "TEST": 1}
 
 
@@ -64,7 +70,8 @@ def read_caffe(definition: Path, weights: Path | None = None) -> Foreign:
     that nets of the language have.
     """
     text = read_message(definition)
-    reader = _Definition(text, None if weights is None else NumbersFile.at(weights))
+    numbers = None if weights is None else NumbersFile.at(weights)
+    reader = _Definition(text, numbers, definition.parent)
     outputs = reader.built()
     graph = reader.net.graph
     return Foreign(
@@ -81,10 +88,13 @@ def read_caffe(definition: Path, weights: Path | None = None) -> Foreign:
 
 
 class _Definition:
-    """What a definition says: which layers there are, what they read, and what pictures are."""
+    """What a definition in a folder says: which layers there are, what they read, and what pictures
+    are.
+    """
 
-    def __init__(self, text: Message, numbers: NumbersFile | None) -> None:
+    def __init__(self, text: Message, numbers: NumbersFile | None, folder: Path) -> None:
         self.text = text
+        self.folder = folder
         self.notes: list[str] = []
         self.blobs = {} if numbers is None else blobs_in(numbers)
         layers = list(self._all_layers())
@@ -118,9 +128,9 @@ class _Definition:
         """
         _, channels, height, width = self.net.graph.inputs[0].shape
         told = self.transform
-        if told.has("mean_file"):
-            self.notes.append(f"the mean in {told.text('mean_file')} is not read")
         means, scale = told.reals("mean_value"), told.real("scale", 1.0)
+        if told.has("mean_file") and not means:
+            means = self._mean(told, channels)
         if not means and not told.has("scale"):
             if channels != COLOURS:
                 return WeightFacts()
@@ -144,6 +154,35 @@ class _Definition:
         if problem := how.problem((channels, height, width)):
             raise wrong(told.place, "`transform_param` is out of range", problem)
         return WeightFacts(how)
+
+    def _mean(self, told: Message, channels: int) -> list[float]:
+        """The mean of each channel in the file that `mean_file` names, if that lies beside the
+        definition; in a folder that it names besides, nothing is looked for.
+        """
+        name, place = PurePosixPath(told.text("mean_file")).name, told.places("mean_file")[0]
+        try:
+            numbers = NumbersFile.at(self.folder / name)
+        except (UserError, ValueError):  # a name of zeros
+            is_colour = channels == COLOURS
+            assumed = "ImageNet's mean is assumed" if is_colour else "none is subtracted"
+            told_of = f"the mean in {short(name)} is not read, as it is not beside the definition"
+            self.notes.append(f"{told_of}: {assumed}, and `--preprocessing` sets another")
+            return [*CAFFE_MEAN] if is_colour else [0.0]
+        blob = blob_in(numbers)
+        shape = blob.shape[1:] if len(blob.shape) == 4 and blob.shape[0] == 1 else blob.shape
+        text = " × ".join(map(str, blob.shape))
+        if shape[:1] != (channels,) or not 0 < prod(shape) <= MOST_OF_MEAN:
+            reason = f"expected {channels} channels of at most {MOST_OF_MEAN:,} numbers together"
+            raise wrong(place, f"the mean in {short(name)} is of {text} numbers", reason)
+        means = numbers.floats(blob.runs).reshape(channels, -1).mean(axis=1, dtype=np.float64)
+        if not np.isfinite(means).all():
+            raise wrong(
+                place, f"the mean in {short(name)} is no number", "it holds NaN or infinity"
+            )
+        if prod(shape) > channels:
+            instead = "the average of each channel is subtracted instead of it"
+            self.notes.append(f"the mean in {short(name)} is a picture of {text}: {instead}")
+        return [float(mean) for mean in means]
 
     # -- which layers there are
 

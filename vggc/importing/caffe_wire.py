@@ -81,6 +81,21 @@ def blobs_in(numbers: NumbersFile) -> Mapping[str, tuple[Blob, ...]]:
             raise walk.broken(str(fault)) from None
 
 
+def blob_in(numbers: NumbersFile) -> Blob:
+    """The array in a file that holds nothing else, as Caffe writes means of pictures
+    (`.binaryproto`).
+
+    Raises: UserError where it is none, or broken.
+    """
+    with numbers.open() as file:
+        walk = _Walk(numbers.path, file)
+        whole = WireField(number=0, wire=LENGTH, value=0, begin=0, start=0, end=numbers.size)
+        try:
+            return walk.blob(whole)
+        except MalformedError as fault:
+            raise walk.broken(str(fault)) from None
+
+
 class _Walk:
     """One walk through a file."""
 
