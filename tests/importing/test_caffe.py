@@ -23,7 +23,6 @@ from tests.support.foreign_files import (
     varint,
     written,
 )
-from tests.support.foreign_fuzz import SMALL_CAFFE, accidents_of_caffe
 from tests.support.foreign_nets import VGG16_PROTOTXT, vgg16_arrays, vgg16_of
 from vggc.importing.caffe import read_caffe
 from vggc.importing.foreign import Foreign
@@ -563,8 +562,3 @@ def test_a_broken_file_of_weights_is_refused(tmp_path: Path, data: bytes, told: 
     with pytest.raises(UserError) as caught:
         read_caffe(definition, written(tmp_path, "net.caffemodel", data))
     assert told in str(caught.value)
-
-
-def test_accidents_end_in_a_net_or_in_a_message(tmp_path: Path) -> None:
-    """`python -m tests.support.foreign_fuzz 10000` has more of them."""
-    assert accidents_of_caffe(tmp_path, SMALL_CAFFE, 300, seed=0) == 300

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.support.foreign_files import arrays_of, darknet_weights, outputs, written
-from tests.support.foreign_fuzz import SMALL_DARKNET, accidents_of_darknet
 from tests.support.foreign_nets import VGG16_CFG, vgg16_arrays, vgg16_of
 from vggc.importing.darknet import read_darknet
 from vggc.importing.foreign import Foreign
@@ -357,8 +356,3 @@ def test_a_file_without_a_header_is_refused(tmp_path: Path, head: bytes) -> None
     definition = written(tmp_path, "net.cfg", NET + CONV)
     with pytest.raises(UserError, match="no header of Darknet's weights"):
         read_darknet(definition, written(tmp_path, "net.weights", head))
-
-
-def test_accidents_end_in_a_net_or_in_a_message(tmp_path: Path) -> None:
-    """`python -m tests.support.foreign_fuzz 10000` has more of them."""
-    assert accidents_of_darknet(tmp_path, SMALL_DARKNET, 300, seed=0) == 300

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.foreign_files import outputs, written
-from tests.support.foreign_fuzz import SMALL_CAFFE, SMALL_DARKNET
-from tests.support.foreign_nets import VGG16_CFG, VGG16_PROTOTXT
+from tests.support.foreign_nets import SMALL_CAFFE, SMALL_DARKNET, VGG16_CFG, VGG16_PROTOTXT
 from vggc.backends.torch import reference
 from vggc.importing.aten import graph_of
 from vggc.importing.caffe import read_caffe

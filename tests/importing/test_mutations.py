@@ -25,7 +25,7 @@ def refusal(folder: Path, model: onnx.ModelProto) -> str:
 
 def test_changed_files_of_every_form_are_read_or_refused() -> None:
     """`python -m tests.support.mutations 10000` does more of it."""
-    found = run(320, seed=7)
+    found = run(480, seed=7)
     assert not found.defects
     assert all(found.refused[name] > 3 for name in forms())
 

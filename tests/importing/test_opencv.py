@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.foreign_files import arrays_of, caffemodel, outputs, written
-from tests.support.foreign_fuzz import SMALL_CAFFE, SMALL_DARKNET, Sound
+from tests.support.foreign_nets import SMALL_CAFFE, SMALL_DARKNET, Sound
 from vggc.importing.caffe import read_caffe
 from vggc.importing.darknet import read_darknet
 from vggc.importing.foreign import Foreign

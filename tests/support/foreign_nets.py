@@ -1,14 +1,17 @@
-"""The VGG nets that were published for Caffe and Darknet, written anew."""
+"""The VGG nets that were published for Caffe and Darknet, written anew, and small ones of both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+
+from tests.support.foreign_files import arrays_of, caffemodel, darknet_weights
 
 WIDTHS = {1: (64, 2), 2: (128, 2), 3: (256, 3), 4: (512, 3), 5: (512, 3)}
 """Each block's width and convolutions."""
@@ -107,3 +110,76 @@ def vgg16_of(
             value = functional.linear(value.flatten(1), weight, bias)
             value = value.softmax(1) if name == "fc8" else value.relu()
     return value.numpy()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Two files that belong together."""
+
+    definition: str
+    weights: bytes
+
+
+_SMALL_PROTOTXT = """
+name: "small" input: "x" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 group: 1 } }
+layer { name: "n" type: "BatchNorm" bottom: "c" top: "c" batch_norm_param { eps: 1e-4 } }
+layer { name: "s" type: "Scale" bottom: "c" top: "c" scale_param { bias_term: true } }
+layer { name: "r" type: "ReLU" bottom: "c" top: "c" relu_param { negative_slope: 0.1 } }
+layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { pool: AVE kernel_size: 2 } }
+layer { name: "e" type: "Eltwise" bottom: "p" bottom: "p" top: "e" }
+layer { name: "k" type: "Concat" bottom: "p" bottom: "e" top: "k" }
+layer { name: "f" type: "InnerProduct" bottom: "k" top: "f" inner_product_param { num_output: 2 } }
+layer { name: "y" type: "Softmax" bottom: "f" top: "y" }
+"""
+CAFFE_ARRAYS = {
+    "c": [(4, 3, 3, 3), (4,)],
+    "n": [(4,), (4,), (1,)],
+    "s": [(4,), (4,)],
+    "f": [(2, 128), (2,)],
+}
+SMALL_CAFFE = Sound(_SMALL_PROTOTXT, caffemodel(arrays_of(CAFFE_ARRAYS)))
+
+_SMALL_CFG = """
+[net]
+height=9
+width=9
+channels=3
+[convolutional]
+batch_normalize=1
+filters=4
+size=3
+stride=2
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[upsample]
+stride=2
+[route]
+layers=-2
+[convolutional]
+filters=4
+size=1
+groups=2
+activation=linear
+[shortcut]
+from=-2
+activation=mish
+[connected]
+output=2
+activation=linear
+[dropout]
+probability=.5
+[softmax]
+groups=1
+"""
+_SMALL_SHAPES = [(4,), (4,), (4,), (4,), (4, 3, 3, 3), (4,), (4, 2, 1, 1), (2,), (2, 36)]
+SMALL_DARKNET = Sound(
+    _SMALL_CFG,
+    darknet_weights(
+        each for (each,) in arrays_of({str(at): [s] for at, s in enumerate(_SMALL_SHAPES)}).values()
+    ),
+)

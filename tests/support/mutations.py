@@ -38,11 +38,13 @@ import numpy as np
 import onnx
 
 from tests.importing.nets import NetMaker
-from tests.support import fuzz_weights
 from tests.support.foreign_files import arrays_of, caffemodel, key, message, varint
-from tests.support.foreign_fuzz import CAFFE_ARRAYS, SMALL_CAFFE, SMALL_DARKNET
+from tests.support.foreign_nets import CAFFE_ARRAYS, SMALL_CAFFE, SMALL_DARKNET
+from tests.support.nets import graph_of
+from tests.support.weight_files import of_keras, write_keras, write_keras_h5, write_pytorch
 from vggc.importing.net import import_foreign
 from vggc.importing.readers import read_net
+from vggc.ir.weights import save, seeded
 from vggc.preprocessing.file import read_preprocessing
 from vggc.support.diagnostics import UserError
 from vggc.weight_files.load import load
@@ -63,6 +65,9 @@ NAMES = (
 WORDS_OF_TEXT = re.compile(r'"[^"\n]*"|[A-Za-z_]\w*|-?\d[\d.eE+-]*|\s+|.', re.DOTALL)
 HDF5_PARTS = re.compile(rb"TREE|SNOD|HEAP|GCOL|OHDR|FRHP|\x89HDF|layer_names|weight_names")
 CENTRAL = b"PK\x01\x02"
+HOSTILE = (b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"(", b"R", b"c", b".", b"9" * 20)
+WEIGHED = graph_of("conv3-4 | pool | conv3-5 norm=batch | pool | fc-6 | fc-3")
+"""The net whose weights are read."""
 
 Change: TypeAlias = "Callable[[random.Random, bytes], bytes]"
 
@@ -82,10 +87,8 @@ class MutatedForm:
         for name, content in self.files.items():
             if name in chosen:
                 for _ in range(draw.choice((1, 1, 2, 4))):
-                    change = self.changes[name] if draw.random() < 0.8 else fuzz_weights.damaged
-                    content = change(draw, content) if change is not fuzz_weights.damaged else (
-                        fuzz_weights.damaged(content or b"x", draw)
-                    )  # fmt: skip
+                    change = self.changes[name] if draw.random() < 0.8 else damaged
+                    content = change(draw, content)
             (folder / name).write_bytes(content)
 
 
@@ -112,11 +115,34 @@ class MutationCounts:
 # ---------------------------------------------------------------- changes
 
 
+def damaged(draw: random.Random, content: bytes) -> bytes:
+    """Bytes with up to four places changed, more often near its ends, where tables stand."""
+    found = bytearray(content or b"x")
+    for _ in range(draw.randint(1, 4)):
+        near = min(len(found), draw.choice((64, 1024, 1 << 30)))
+        place = draw.randrange(near) if near else 0
+        place = len(found) - 1 - place if draw.random() < 0.4 else place
+        match draw.randrange(5):
+            case 0:
+                found[place : place + 1] = bytes([draw.randrange(256)])
+            case 1:
+                some = draw.choice(HOSTILE)
+                found[place : place + len(some)] = some
+            case 2:
+                del found[place : place + draw.choice((1, 8, 512))]
+            case 3:
+                other = draw.randrange(max(1, len(found)))
+                found[place : place + 16] = found[other : other + 16]
+            case _:
+                found = found[: max(1, place)] if draw.random() < 0.2 else found
+    return bytes(found)
+
+
 def message_changed(draw: random.Random, data: bytes, depth: int = 0) -> bytes:
     """A message of protobuf with one field changed, of it or of a message in it."""
     fields = _fields(data)
     if not fields:
-        return _name(draw) if draw.random() < 0.5 else fuzz_weights.damaged(data or b"\0", draw)
+        return _name(draw) if draw.random() < 0.5 else damaged(draw, data)
     at = draw.randrange(len(fields))
     number, wire, value, whole = fields[at]
     if wire == 2 and value and depth < 8 and draw.random() < 0.75:
@@ -249,7 +275,7 @@ def pickle_changed(draw: random.Random, data: bytes) -> bytes:
     try:
         places = [place for _, _, place in pickletools.genops(data) if place is not None]
     except Exception:
-        return fuzz_weights.damaged(data or b"x", draw)
+        return damaged(draw, data)
     ends = [*places[1:], places[-1] + 1]
     steps = [data[start:end] for start, end in zip(places, ends, strict=True)]
     at = draw.randrange(len(steps))
@@ -296,7 +322,7 @@ def archive_changed(change: Mapping[str, Change]) -> Change:
         except Exception:
             files = []
         if not files:
-            return fuzz_bytes(draw, data)
+            return damaged(draw, data)
         at = draw.randrange(len(files))
         known = [i for i, (name, _) in enumerate(files) if name.endswith(tuple(change))]
         match draw.randrange(8):
@@ -327,7 +353,7 @@ def archive_changed(change: Mapping[str, Change]) -> Change:
 def _directory_changed(draw: random.Random, data: bytes) -> bytes:
     entries = [found.start() for found in re.finditer(CENTRAL, data)]
     if not entries:
-        return fuzz_weights.damaged(data, draw)
+        return damaged(draw, data)
     found = bytearray(data)
     place = draw.choice((*(entry + draw.randrange(4, 46, 2) for entry in entries), len(data) - 10))
     struct.pack_into("<I", found, min(place, len(found) - 4), draw.choice(NUMBERS) % (1 << 32))
@@ -337,7 +363,7 @@ def _directory_changed(draw: random.Random, data: bytes) -> bytes:
 def hdf5_changed(draw: random.Random, data: bytes) -> bytes:
     """A file of HDF5 with numbers and addresses changed near where its structures begin."""
     if len(data) < 64:
-        return fuzz_bytes(draw, data)
+        return damaged(draw, data)
     found = bytearray(data)
     starts = [place.start() for place in HDF5_PARTS.finditer(data)] or [0]
     width = draw.choice((1, 2, 4, 8))
@@ -379,7 +405,7 @@ def _net(*names: str) -> Callable[[Path], None]:
 
 
 def _weights(folder: Path) -> None:
-    load(folder / "weights", fuzz_weights.GRAPH)
+    load(folder / "weights", WEIGHED)
 
 
 def _preprocessing(name: str) -> Callable[[Path], None]:
@@ -407,6 +433,23 @@ def _onnx() -> onnx.ModelProto:
     return net.model(net.op("Softmax", x, axis=1))
 
 
+def weight_samples(folder: Path) -> Iterator[Path]:
+    """A sound file of each form of weights."""
+    weights = seeded(WEIGHED, 0)
+    save(folder / "safetensors", weights)
+    yield folder / "safetensors"
+    for legacy in (False, True):
+        wrapped = {"state_dict": weights, "epoch": 3}
+        yield write_pytorch(folder / f"pytorch-{legacy}", wrapped, legacy)
+    try:
+        import h5py  # noqa: F401
+    except ModuleNotFoundError:
+        return
+    keras = {name: of_keras(name, each) for name, each in weights.items()}
+    yield write_keras_h5(folder / "h5", keras)
+    yield write_keras(folder / "keras", keras)
+
+
 def forms() -> dict[str, MutatedForm]:
     """All forms that this machine can read: those of Keras need h5py."""
     model = _onnx()
@@ -425,9 +468,9 @@ def forms() -> dict[str, MutatedForm]:
             size_threshold=64,
         )
         files = {each.name: each.read_bytes() for each in folder.iterdir()}
-        changes: dict[str, Change] = {"net.onnx": message_changed, "data": fuzz_bytes}
+        changes: dict[str, Change] = {"net.onnx": message_changed, "data": damaged}
         found["onnx-external"] = MutatedForm(files, changes, _net("net.onnx"))
-        for sample in fuzz_weights.samples(folder):
+        for sample in weight_samples(folder):
             changes = {"weights": WEIGHT_CHANGES[sample.name]}
             found[sample.name] = MutatedForm({"weights": sample.read_bytes()}, changes, _weights)
     text = SMALL_CAFFE.definition.encode()
@@ -438,17 +481,12 @@ def forms() -> dict[str, MutatedForm]:
     found["prototxt"] = MutatedForm(files, {"n.prototxt": text_changed}, _net(*files))
     files = {"n.cfg": SMALL_DARKNET.definition.encode(), "n.weights": SMALL_DARKNET.weights}
     found["cfg"] = MutatedForm(files, {"n.cfg": text_changed}, _net(*files))
-    found["darknet"] = MutatedForm(files, {"n.weights": fuzz_bytes}, _net(*files))
+    found["darknet"] = MutatedForm(files, {"n.weights": damaged}, _net(*files))
     for name, (content, change) in PREPROCESSING.items():
         found[name.replace(".", "-")] = MutatedForm(
             {name: content.encode()}, {name: change}, _preprocessing(name)
         )
     return found
-
-
-def fuzz_bytes(draw: random.Random, data: bytes) -> bytes:
-    """Bytes without a structure, damaged."""
-    return fuzz_weights.damaged(data or b"x", draw)
 
 
 WEIGHT_CHANGES: Mapping[str, Change] = {

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import fuzz_weights
 from tests.support.nets import graph_of
 from tests.support.weight_files import of_keras, write_keras, write_keras_h5, write_pytorch
 from vggc.ir.weights import seeded
@@ -241,9 +240,3 @@ def test_groups_in_a_circle_are_refused(tmp_path: Path) -> None:
         group = file.create_group("layers/conv2d")
         group["again"] = file["layers"]
     assert "holds itself, or groups too deeply" in refusal(tmp_path / "net.weights.h5")
-
-
-def test_damaged_files_of_every_form_are_read_or_refused() -> None:
-    """`python -m tests.support.fuzz_weights 10000` does more of it."""
-    for form, counts in fuzz_weights.check(60).items():
-        assert counts["refused"] > 20, form
