@@ -17,7 +17,7 @@ PACKAGE = Path(vggc.__file__).parent
 ONE_CONCEPT = {
     # What is computed, as an op of the graph, as the work of a kernel, as a layer of the language.
     *("Add", "AvgPool", "Concat", "Conv", "DepthToSpace", "GroupNorm", "LayerNorm", "Lrn", "Mul"),
-    *("PRelu", "Shuffle", "StochasticPool", "Softmax", "Softmax2d", "Upsample"),
+    *("PRelu", "Shuffle", "StochasticPool", "Softmax", "Softmax2d", "Take", "Upsample"),
     *("Head", "Layer"),  # of a net, as it is written and as it is built
     "Emitter",  # writes the body of a Winograd kernel; those of fewer bits are kinds of one
 }

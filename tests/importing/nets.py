@@ -31,6 +31,13 @@ class NetMaker:
         self.nodes.append(helper.make_node(kind, names, [name], f"n{name}", **attributes))
         return name
 
+    def parts(self, kind: str, *reads: str | NDArray[Any], **attributes: Any) -> tuple[str, str]:
+        """Adds an operator that gives two values."""
+        first = self.op(kind, *reads, **attributes)
+        second = f"{first}b"
+        self.nodes[-1].output.append(second)
+        return first, second
+
     def constant(self, values: NDArray[Any]) -> str:
         """Adds an initialiser."""
         name = f"c{len(self.tensors)}"

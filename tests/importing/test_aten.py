@@ -80,7 +80,8 @@ MODULES = {
         (4,), (4,), (5, 4),
     ),
     "viewed": Of(lambda x: x.view(1, 2, 2, 8, 6).transpose(1, 2).contiguous().view(1, 4, 8, 6)),
-    "parts": Of(lambda x: x.chunk(2, 1)[1] + x.split(2, 1)[0]),
+    "parts": Of(lambda x: x.chunk(2, 1)[1] + x.split([2, 2], 1)[0] * x[:, -1:]),
+    "cut out": Of(lambda x: x.narrow(1, -3, 1) - x[:, 3].unsqueeze(1) * x.select(1, 0)[:, None]),
 }  # fmt: skip
 
 

@@ -158,6 +158,19 @@ VALUES: dict[str, Build] = {
 ROUND = [np.array([each]) for each in (-1, -(2**63) + 1, 1, -1)]
 """What turns the order of channels round."""
 
+
+def parted() -> Build:
+    """Channels that an operator takes apart, that another cuts out, and that are picked."""
+
+    def build(n: NetMaker) -> str:
+        whole = n.op("Conv", "x", n.random(9, 4, 1, 1))
+        first, _ = n.parts("Split", whole, np.array([3, 6]), axis=1)
+        cut = n.op("Slice", whole, *(np.array([each]) for each in (-9, 7, 1)))
+        return n.op("Concat", first, cut, n.op("Gather", whole, np.array([-1]), axis=1), axis=1)
+
+    return build
+
+
 PATHS: dict[str, Build] = {
     "add(conv1-4 act=none, skip)": lambda n: n.op(
         "Add", n.op("Conv", "x", n.random(4, 4, 1, 1), n.random(4)), "x"
@@ -201,6 +214,8 @@ PATHS: dict[str, Build] = {
         n.op("MaxPool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         axis=1,
     ),
+    "conv1-9 bias=off act=none | "
+    "concat(take part=1 of=3, take channels=0..6, take channels=8)": parted(),
     "gap | fc-3 | softmax": lambda n: n.op(
         "Softmax",
         n.op("Gemm", n.op("ReduceMean", "x", axes=[2, 3], keepdims=0), n.random(4, 3), n.random(3)),
@@ -240,8 +255,8 @@ def branch() -> GraphProto:
 
 
 REFUSED: dict[str, Build] = {
-    "`Split`": lambda n: n.op("Split", "x", axis=1, num_outputs=1),
-    "a `Slice`": lambda n: n.op("Slice", "x", np.array([1]), np.array([3]), np.array([1])),
+    "a `Split`": lambda n: n.op("Split", "x", np.array([7, 1]), axis=2),
+    "a `Slice`": lambda n: n.op("Slice", "x", *(np.array([each]) for each in (0, 4, 1, 2))),
     "a `Gather`": lambda n: n.op("Gather", "x", np.array([1, 0] * 6), axis=3),
     "rounding to whole numbers": lambda n: n.op("Cast", "x", to=TensorProto.INT32),
     "`mine.Block`": lambda n: n.op("Block", "x", domain="mine"),

@@ -15,12 +15,13 @@ from vggc.importing.onnx_file import read_onnx
 
 NETS = (
     "conv3-4 act=none | shuffle groups=2 | add(conv1-4, skip) | mul(skip, gap | fc-4) | softmax2d",
-    "conv3-8 | shuffle groups=4",
+    "conv3-8 | shuffle groups=4 | concat(take part=2 of=2, take channels=0..2)",
     "concat(shuffle groups=2, layernorm) | groupnorm groups=2",
     "conv3-4 padding=2x1 border=wrap | pad padding=1x2x0x1 border=wrap",
     "pad padding=1x0 | scale | pad padding=0x0x0x3",
     "conv3-4 | flatten",
-    "flatten | layernorm | fc-8 norm=layer eps=0.1 | groupnorm groups=4 | fc-8 act=mish",
+    "flatten | layernorm | take part=1 of=3 | fc-8 norm=layer eps=0.1 | groupnorm groups=4 | "
+    "fc-8 act=mish",
     "conv3-1 | softmax2d",
     "pool4 | concat(stochasticpool3 stride=1 padding=1, skip) | conv1-4",
 )

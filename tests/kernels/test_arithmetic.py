@@ -87,7 +87,7 @@ WORKLOADS: dict[str, Workload] = {
         name: ELEMENTWISE[name]
         for name in (
             *("silu", "prelu", "concat", "add, relu", "mul by a vector, relu", "softmax2d"),
-            *("pad", "shuffle", "upsample, bilinear"),
+            *("pad", "shuffle", "take", "upsample, bilinear"),
         )
     },
 }

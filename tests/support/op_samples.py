@@ -81,6 +81,9 @@ SAMPLES = {
     "softmax": "fc-7 | softmax",
     "softmax2d": "conv3-21 act=none | softmax2d | conv3-2 act=none | softmax2d",
     "shuffle": "conv3-12 | shuffle groups=3 | conv3-12 groups=4 | shuffle | shuffle groups=6",
+    "take": "conv3-20 | concat(take part=2 of=2 | conv3-10, take channels=1..3, take part=1) | "
+    "take channels=7 | conv3-4",
+    "take_of_vector": "fc-9 act=none | mul(take part=1 of=3, take part=3 of=3 | sigmoid) | fc-5",
     "upsample": "conv3-5 | upsample | conv3-4 | upsample1x3 | conv3-2",
     "upsample_bilinear": "pool3 | upsample2x3 mode=bilinear | conv3-5 | upsample3x1 mode=bilinear",
     "nothing": "dropout",

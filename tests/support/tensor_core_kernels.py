@@ -46,6 +46,7 @@ from vggc.kernels.workloads import (
     Pointwise,
     PRelu,
     Shuffle,
+    Take,
     ToNhwc,
     Upsample,
     Workload,
@@ -354,6 +355,7 @@ OTHERS: dict[str, Workload] = {
     "add": kept(Add((Map(2, 4, 3, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "mul": kept(Mul((Map(2, 1, 1, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
     "shuffle": kept(Shuffle(Map(2, 4, 3, 18, 1), Map(2, 4, 3, 18), 3)),
+    "take": kept(Take(Map(2, 4, 3, 18, 1), Map(2, 4, 3, 11), 5)),
     "upsample": kept(Upsample(Map(2, 4, 3, 11, 1), Map(2, 8, 9, 11), (2, 3), "bilinear")),
     "concat": kept(
         Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 16, 1), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 22, 1))

@@ -31,6 +31,7 @@ from vggc.kernels.workloads import (
     Shuffle,
     Softmax2d,
     StochasticPool,
+    Take,
     Upsample,
     Workload,
 )
@@ -217,6 +218,7 @@ ELEMENTWISE: dict[str, Workload] = {
     "softmax2d of few channels": Softmax2d(*maps((5, 7), (2, 2), (0, 0))),
     "shuffle": Shuffle(*maps((4, 3), (36, 36), (1, 2)), 3),
     "shuffle of a channel each": Shuffle(*maps((2, 3), (5, 5), (0, 0)), 5),
+    "take": Take(*maps((4, 3), (36, 19), (1, 2)), 5),
     "upsample": Upsample(Map(2, 4, 3, 18, 1), Map(2, 8, 9, 18, 2), (2, 3), "nearest"),
     "upsample, bilinear": Upsample(Map(2, 4, 3, 18, 1), Map(2, 8, 15, 18, 2), (2, 5), "bilinear"),
     "mul of vectors": Mul(maps((1, 1), (40, 40), (0, 0)), Map(2, 1, 1, 40)),

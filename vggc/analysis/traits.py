@@ -27,6 +27,8 @@ from vggc.ir.ops import (
     Shuffle,
     Sides,
     StochasticPool2d,
+    TakeChannels,
+    TakePart,
     Upsample,
 )
 
@@ -127,6 +129,10 @@ def _steps_of(op: Op) -> list[str]:
             return ["mode=bilinear"]
         case Shuffle(groups=groups):
             return [f"groups={groups}"]
+        case TakePart(part=part, parts=parts):
+            return [f"part={part}", f"of={parts}"]
+        case TakeChannels(first=first, last=last):
+            return [f"channels={first}..{last}" if first < last else f"channels={first}"]
         case Pad2d(border=border):
             return [f"border={border}"] if border != "zeros" else []
         case _:

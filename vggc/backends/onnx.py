@@ -45,6 +45,8 @@ from vggc.ir.ops import (
     Softmax,
     Softmax2d,
     StochasticPool2d,
+    TakeChannels,
+    TakePart,
     Upsample,
 )
 from vggc.ir.weights import Weights
@@ -263,6 +265,11 @@ class _Writer:
                 make("Softmax", axis=1)
             case Shuffle(groups=groups):
                 self.shuffle(node, groups, reads, output)
+            case TakePart() | TakeChannels():
+                ends = zip(("first", "end"), node.op.taken(self.graph.source(node)), strict=True)
+                limits = [self.numbers(f"{node.name}.{name}", [at]) for name, at in ends]
+                axis = self.numbers(f"{node.name}.axis", [1])
+                self.emit("Slice", [*reads, *limits, axis], output)
             case Upsample(factors=factors, mode=mode):
                 scales = self.constant(f"{node.name}.scales", [1, 1, *factors])
                 way = (

@@ -49,6 +49,8 @@ from vggc.ir.ops import (
     Softmax,
     Softmax2d,
     StochasticPool2d,
+    TakeChannels,
+    TakePart,
     Upsample,
     Window,
 )
@@ -275,6 +277,9 @@ def _apply(
         case Shuffle(groups=groups):
             table = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
             return table.transpose(1, 2).flatten(1, 2)
+        case TakePart() | TakeChannels():
+            first, end = op.taken(tuple(x.shape[1:]))
+            return x[:, first:end]
         case Upsample(factors=(down, across), mode=mode):
             larger = x.shape[2] * down, x.shape[3] * across
             centred = False if mode == "bilinear" else None

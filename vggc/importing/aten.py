@@ -22,6 +22,8 @@ from vggc.importing.foreign import ForeignTensor
 from vggc.ir.ops import Pair, Shape
 
 FLOAT32 = np.dtype(np.float32)
+LAST = (1 << 63) - 1
+"""What ends a slice that has no end."""
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
@@ -158,8 +160,10 @@ class _Translation:
             self.cells[node] = _Slot(wire, [])
 
     def split(self, node: Node, arguments: Mapping[str, Any]) -> list[_Slot]:
-        """The parts of a value, one node each."""
+        """The parts of a value, one node each, which are seen in its memory."""
         read = self.wire(arguments["self"], _where(node))
+        base = self.cells[arguments["self"]]
+        seen = [base, *base.shares]
         axis = arguments["dim"] % len(read.shape)
         cells, start = [], 0
         for part in node.meta["val"]:
@@ -170,8 +174,10 @@ class _Translation:
                 for role, number in (("starts", start), ("ends", end), ("axes", axis))
             ]
             wire = self.graph.node("Slice", [read, *limits], shape, _where(node))
-            cells.append(_Slot(wire, []))
+            cells.append(_Slot(wire, [*seen]))
             start = end
+        for other in seen:
+            other.shares += cells
         return cells
 
     def wire(self, value: Any, where: str) -> Wire:
@@ -515,13 +521,45 @@ def _pad(net: _Translation, call: AtenCall) -> Wire:
     return net.node(call, "Pad", read, sides, filled, mode=PAD_MODES[mode])
 
 
+def _slice(net: _Translation, call: AtenCall) -> Wire:
+    """Some of the values along an axis, each `step`-th from `start` to before `end`."""
+    bounds = {
+        "starts": call["start"] or 0,
+        "ends": LAST if call["end"] is None else call["end"],
+        "axes": call["dim"] % len(call.shape),
+        "steps": call["step"],
+    }
+    limits = [net.numbers(call, role, [number], np.int64) for role, number in bounds.items()]
+    return net.node(call, "Slice", net.read(call), *limits)
+
+
+def _narrow(net: _Translation, call: AtenCall) -> Wire:
+    start, axis = call["start"], call["dim"] % len(call.shape)
+    if not isinstance(start, int):
+        raise call.refused("from where the image decides")
+    start += net.read(call).shape[axis] if start < 0 else 0
+    bounds = {"starts": start, "ends": start + call["length"], "axes": axis}
+    limits = [net.numbers(call, role, [number], np.int64) for role, number in bounds.items()]
+    return net.node(call, "Slice", net.read(call), *limits)
+
+
+def _select(net: _Translation, call: AtenCall) -> Wire:
+    """The values at one place of an axis, which is no axis any more."""
+    axis = call["dim"] % (len(call.shape) + 1)
+    return net.node(
+        call, "Gather", net.read(call), net.numbers(call, "place", call["index"], np.int64),
+        axis=axis,
+    )  # fmt: skip
+
+
 def _same(net: _Translation, call: AtenCall) -> Wire:
     return net.read(call)
 
 
 VIEWS = (
     *("adaptive_avg_pool2d", "alias", "contiguous", "detach", "dropout", "feature_dropout"),
-    *("flatten", "permute", "reshape", "squeeze", "t", "to", "transpose", "unsqueeze", "view"),
+    *("flatten", "narrow", "permute", "reshape", "select", "slice", "squeeze", "t", "to"),
+    *("transpose", "unsqueeze", "view"),
 )
 """Operators that may give what they read, seen in another way."""
 
@@ -558,14 +596,17 @@ RULES: Mapping[str, AtenRule] = {
     "mean": _mean,
     "mish": _activation("Mish"),
     "mul": _arithmetic("Mul"),
+    "narrow": _narrow,
     "pad": _pad,
     "permute": _permute,
     "prelu": _prelu,
     "relu": _activation("Relu"),
     "relu6": _clipped("0", "6"),
     "reshape": _reshape,
+    "select": _select,
     "sigmoid": _activation("Sigmoid"),
     "silu": _silu,
+    "slice": _slice,
     "softmax": _softmax,
     "softplus": _softplus,
     "squeeze": _reshape,

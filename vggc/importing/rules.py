@@ -63,6 +63,8 @@ INPUT_TYPES: Mapping[int, str] = {
 """Types of numbers that nets of pictures take beside float32."""
 OF_MAPS = ("Conv", "MaxPool", "AveragePool", "BatchNormalization", "LRN")
 """Operators that read maps N, C, H, W."""
+MOST_PARTS = 4
+"""Parts of equal size that are told as such; of more a range tells better what is taken."""
 MOST_PICKED = 1 << 16
 """Values of an axis whose order is looked at."""
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
@@ -196,8 +198,9 @@ def _reshape(t: Translation, node: Operator) -> None:
 
 
 def _slice(t: Translation, node: Operator) -> None:
-    """A slice that takes everything is nothing; one of some rows or columns may be a part of what
-    wraps around a map, and one of all channels backwards is their other order.
+    """A slice that takes everything is nothing; one of some channels takes those; one of some rows
+    or columns may be a part of what wraps around a map, and one of all channels backwards is their
+    other order.
     """
     live = t.live(node)
     shape = live.view.shape
@@ -213,14 +216,76 @@ def _slice(t: Translation, node: Operator) -> None:
         t.give(node, _reordered(t, node, live, axis, picked))
         return
     start, end, step = part.indices(shape[axis])
+    if others or step != 1 or start >= end:
+        t.refuse(node, "a `Slice`", HINTS["Slice"])
+    if (found := _taken(t, node, live, axis, (start, end))) is not None:
+        t.give(node, found)
+        return
     along = t.order(live)[axis : axis + 1] if len(t.shape(live)) == 3 else ""
-    if others or step != 1 or start >= end or along not in ("h", "w"):
+    if along not in ("h", "w"):
         t.refuse(node, "a `Slice`", HINTS["Slice"])
     size = [*t.shape(live)]
     size["chw".index(along)] = end - start
     options: dict[str, OptionValue] = {"along": along, "start": start, "end": end}
     view = view_of(tuple(size), t.batch, t.order(live))
     t.give(node, t.emit(node, "cut", [live], tuple(size), view, options=options))
+
+
+def _taken(t: Translation, node: Operator, live: Live, axis: int, cut: Pair) -> Live | None:
+    """The channels of a map, or features of a vector, from the first number of `cut` to before the
+    second; None where what lies along the axis is neither.
+    """
+    if len(t.shape(live)) == 3:
+        if len(live.view.dims) == 2 and axis == 1:
+            live = t.vector(node, live)
+        elif t.shuffled(live):
+            live = t.as_map(node, live)
+    lies, (width, *size) = t.order(live), t.shape(live)
+    if not lies or lies[axis] != "c":
+        return None
+    first, end = cut
+    count = end - first
+    options: dict[str, OptionValue]
+    if count * MOST_PARTS >= width and width % count == first % count == 0:
+        options = {"part": first // count + 1, "of": width // count}
+    else:
+        options = {"channels": f"{first}..{end - 1}" if count > 1 else str(first)}
+    shape = (count, *size)
+    found = t.emit(node, "take", [live], shape, options=options)
+    return replace(found, view=_lying(t, shape, lies))
+
+
+def _lying(t: Translation, shape: Shape, order: str) -> TensorView:
+    """A value whose axes lie as `Translation.order` has told of another."""
+    dims = view_of(shape, t.batch, order if len(shape) == 3 else "nc").dims
+    known = {"nc11": (*dims, (), ()), "n11c": (dims[0], (), (), dims[-1])}
+    return TensorView(known.get(order, dims))
+
+
+def _split(t: Translation, node: Operator) -> None:
+    """Parts of the channels behind one another, as many as the operator gives, each by itself."""
+    live = t.live(node)
+    shape, axis = live.view.shape, node.attribute("axis", 0)
+    axis += len(shape) if axis < 0 else 0
+    told = t.numbers(node, 1)
+    sizes = node.attributes.get("split") if told is None else told.tolist()
+    if sizes is None:
+        parts = node.attribute("num_outputs", len(node.gives))
+        size = -(-shape[axis] // parts)
+        sizes = [*[size] * (parts - 1), shape[axis] - (parts - 1) * size]
+    if len(sizes) < len(node.gives) or sum(sizes) != shape[axis] or min(sizes) < 1:
+        raise ValueError(f"{shape[axis]} values are not split into {sizes}")
+    first = 0
+    for position, size in enumerate(sizes[: len(node.gives)]):
+        cut = first, first + size
+        first += size
+        if not node.gives[position]:
+            continue
+        whole = size == shape[axis]
+        found = live if whole else _taken(t, node, live, axis, cut)
+        if found is None:
+            t.refuse(node, "a `Split`", HINTS["Split"])
+        t.give(node, found, position)
 
 
 def _all(size: int) -> tuple[int, int, int]:
@@ -238,17 +303,27 @@ def _reordered(t: Translation, node: Operator, live: Live, axis: int, order: Seq
 
 
 def _gather(t: Translation, node: Operator) -> None:
-    """Picking all values of an axis is a reshape, and perhaps another order of channels."""
+    """Picking all values of an axis is a reshape, and perhaps another order of channels; picking
+    neighbours takes some channels.
+    """
     live, indices = t.live(node), t.weight(node, 1)
     shape, axis = live.view.shape, node.attribute("axis", 0)
     axis += len(shape) if axis < 0 else 0
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
-    if indices.size != shape[axis] or indices.size > MOST_PICKED:
+    if not 0 < indices.size <= min(shape[axis], MOST_PICKED):
         t.refuse(node, "a `Gather`", HINTS["Gather"])
-    order = [*map(int, indices.read().reshape(-1) % indices.size)]
-    if sorted(order) != [*range(indices.size)]:
+    order = [*map(int, indices.read().reshape(-1) % shape[axis])]
+    first, count = min(order), len(order)
+    if sorted(order) != [*range(first, first + count)] or (
+        count < shape[axis] and order != sorted(order)
+    ):
         t.refuse(node, "a `Gather`", HINTS["Gather"])
-    if order != sorted(order):
+    if count < shape[axis]:
+        taken = _taken(t, node, live, axis, (first, first + count))
+        if taken is None:
+            t.refuse(node, "a `Gather`", HINTS["Gather"])
+        live = taken
+    elif order != sorted(order):
         live = _reordered(t, node, live, axis, order)
     view = live.view.reshaped(wanted)
     if view is None:
@@ -847,9 +922,7 @@ def _concat(t: Translation, node: Operator) -> None:
         raise ValueError("its inputs are of several sizes")
     shape = (sum(t.shape(each)[0] for each in lives), *first[1:])
     found = t.emit(node, "concat", lives, shape)
-    dims = view_of(shape, t.batch, order if len(shape) == 3 else "nc").dims
-    known = {"nc11": (*dims, (), ()), "n11c": (dims[0], (), (), dims[-1])}
-    t.give(node, replace(found, view=TensorView(known.get(order, dims))))
+    t.give(node, replace(found, view=_lying(t, shape, order)))
 
 
 def _wrapped(t: Translation, node: Operator, lives: Sequence[Live], axis: int) -> Live | None:
@@ -1191,6 +1264,7 @@ RULES: Mapping[str, Rule] = {
     "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Slice": _slice,
+    "Split": _split,
     "Gather": _gather,
     "Conv": _conv,
     "ConvTranspose": _deconv,
@@ -1259,8 +1333,8 @@ HINTS: Mapping[str, str] = {
     "SplitToSequence": "nets of ours have no sequences",
     "NonMaxSuppression": "export the net without what it makes of boxes",
     "TopK": "export the net up to its scores",
-    "Split": "no word parts channels; layers read all that one before them gives",
-    "Slice": "no word cuts out a part; layers read all that one before them gives",
-    "Gather": "no word picks some of the values",
+    "Split": "`take` takes some of the channels; no word takes some rows or columns",
+    "Slice": "`take` takes neighbouring channels; no word takes some rows or columns",
+    "Gather": "`take` takes neighbouring channels; no word picks others",
 }
 """What can be done where there is no word for an operator."""

@@ -704,6 +704,64 @@ class Shuffle(_Op):
         return x
 
 
+class _Take(_Op):
+    """What the ops share that take neighbouring channels of a map, or features of a vector."""
+
+    stored = True
+
+    def taken(self, x: Shape) -> Pair:
+        """The first channel that is taken of an input of shape `x`, counted from 0, and the one
+        behind the last.
+        """
+        raise NotImplementedError
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        first, end = self.taken(x)
+        return (end - first, *x[1:])
+
+
+@dataclass(frozen=True)
+class TakePart(_Take):
+    """One of the parts of equal size that the channels of a map, or the features of a vector, are
+    cut into: number `part`, counted from 1, of `parts`.
+    """
+
+    part: int
+    parts: int
+
+    def taken(self, x: Shape) -> Pair:
+        size, rest = divmod(x[0], self.parts)
+        if rest:
+            raise Misfit(
+                f"{x[0]} {_counted(x)} come in, which {self.parts} parts of one size do not divide",
+                f"a range takes as many as it says: `take channels=0..{size}`",
+            )
+        return (self.part - 1) * size, self.part * size
+
+
+@dataclass(frozen=True)
+class TakeChannels(_Take):
+    """The channels of a map, or the features of a vector, from `first` to `last`, both included,
+    counted from 0.
+    """
+
+    first: int
+    last: int
+
+    def taken(self, x: Shape) -> Pair:
+        if self.last >= x[0]:
+            end = x[0] - 1
+            raise Misfit(
+                f"{x[0]} {_counted(x)} come in, 0 to {end}, and none is number {self.last}",
+                f"up to the last one it is `channels={min(self.first, end)}..{end}`",
+            )
+        return self.first, self.last + 1
+
+
+Take: TypeAlias = TakePart | TakeChannels
+"""What takes some of the channels of a map."""
+
+
 @dataclass(frozen=True)
 class Upsample(_Op):
     """A map with `factors` times as many rows and columns: each value several times, or `bilinear`
@@ -829,6 +887,8 @@ Op: TypeAlias = (
     | Softmax
     | Softmax2d
     | Shuffle
+    | TakePart
+    | TakeChannels
     | Upsample
     | Concat
     | Add

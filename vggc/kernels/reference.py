@@ -35,6 +35,7 @@ from vggc.kernels.workloads import (
     Softmax,
     Softmax2d,
     StochasticPool,
+    Take,
     ToNchw,
     ToNhwc,
     Upsample,
@@ -90,6 +91,8 @@ def reference(
         case Shuffle(groups=groups):
             table = x.reshape(*x.shape[:3], groups, -1)
             return table.swapaxes(3, 4).reshape(x.shape)
+        case Take(first=first, output=output):
+            return x[..., first : first + output.channels]
         case Upsample(factors=(down, across), mode="nearest"):
             return x.repeat(down, axis=1).repeat(across, axis=2)
         case Upsample(factors=(down, across)):

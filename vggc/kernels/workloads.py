@@ -421,6 +421,16 @@ class Shuffle(_OneInput):
 
 
 @dataclass(frozen=True)
+class Take(_OneInput):
+    """As many neighbouring channels of a map as the output has, from number `first` on."""
+
+    keeps_sign = True
+    input: Map
+    output: Map
+    first: int
+
+
+@dataclass(frozen=True)
 class Upsample(_OneInput):
     """A map with `factors` times as many rows and columns: each value several times, or bilinear
     between the nearest four, whose centres lie as those of pixels do.
@@ -554,6 +564,7 @@ Workload: TypeAlias = (
     | Pointwise
     | PRelu
     | Shuffle
+    | Take
     | Upsample
     | Concat
     | Add
@@ -600,6 +611,9 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
             return PRelu(source, output)
         case ops.Shuffle(groups=groups):
             return Shuffle(source, output, groups)
+        case ops.TakePart() | ops.TakeChannels():
+            first, _ = op.taken((source.channels, source.height, source.width))
+            return Take(source, output, first)
         case ops.Upsample(factors=factors, mode=mode):
             return Upsample(source, output, factors, mode)
         case ops.Concat():

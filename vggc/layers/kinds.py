@@ -48,10 +48,12 @@ from vggc.ir.ops import (
     Softmax,
     Softmax2d,
     StochasticPool2d,
+    TakeChannels,
+    TakePart,
     Upsample,
     Window,
 )
-from vggc.syntax.values import Extents, FlagOr, OneOf, PaddingSides, Real, WholeNumber
+from vggc.syntax.values import Extents, FlagOr, Interval, OneOf, PaddingSides, Real, WholeNumber
 from vggc.syntax.values import ValueKind as ValueKind
 from vggc_runtime.outputs import HeadKind
 
@@ -811,6 +813,57 @@ class ShuffleKind(Kind):
 
 
 @dataclass(frozen=True)
+class TakeKind(Kind):
+    name = "take"
+    doc = (
+        "Some of the channels of a map, or of the features of a vector: a half or another part of "
+        "them, or a range."
+    )
+    example = "take part=1 of=2"
+
+    part: int | None = _param(
+        "which of the parts of equal size, counted from 1",
+        WholeNumber(1, MAX_WIDTH),
+        None,
+        "none",
+    )
+    of: int | None = _param("how many parts there are", WholeNumber(2, MAX_WIDTH), None, "2")
+    channels: Pair | None = _param(
+        "the first and the last of them instead, both included, counted from 0",
+        Interval(WholeNumber(0, MAX_WIDTH - 1)),
+        None,
+        "none",
+    )
+
+    def clash(self) -> Clash | None:
+        match self.part, self.channels:
+            case None, None:
+                hint = "say it: `part=1 of=2` is the first half, `channels=0..7` the first eight"
+                return Clash("part", "nothing says which channels are taken", hint)
+            case None, _ if self.of is not None:
+                hint = "leave `of` out, or say `part=` instead of `channels=`"
+                return Clash("of", "a range is of no number of parts", hint)
+            case int(), (_, _):
+                hint = "leave one of them out"
+                return Clash("channels", "`part` says already which channels are taken", hint)
+            case int(part), None if part > self.parts:
+                reason = f"there are {self.parts} parts"
+                return Clash("part", reason, f"the last one is `part={self.parts}`")
+        return None
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return self.of or 2
+
+    def expand(self, x: Shape) -> Expansion:
+        if self.channels is not None:
+            return (("", TakeChannels(*self.channels)),)
+        assert self.part is not None
+        return (("", TakePart(self.part, self.parts)),)
+
+
+@dataclass(frozen=True)
 class Skip(Kind):
     name = "skip"
     doc = "Passes on what it gets: the short path of a residual block."
@@ -875,6 +928,7 @@ KINDS: tuple[type[Kind], ...] = (
     SoftmaxKind,
     Softmax2dKind,
     ShuffleKind,
+    TakeKind,
     UpsampleKind,
     ConcatKind,
     AddKind,
@@ -912,6 +966,13 @@ ELSEWHERE = {
     "clamp": "clip",
     "hardtanh": "clip",
     "channel_shuffle": "shuffle",
+    "slice": "take",
+    "split": "take",
+    "chunk": "take",
+    "narrow": "take",
+    "half": "take",
+    "parts": "of",
+    "range": "channels",
     "interpolate": "upsample",
     "resize": "upsample",
     "identity": "skip",

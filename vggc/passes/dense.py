@@ -35,6 +35,8 @@ from vggc.ir.ops import (
     Op,
     Pair,
     Shape,
+    TakeChannels,
+    TakePart,
     describe,
 )
 from vggc.ir.weights import Weights
@@ -216,6 +218,9 @@ class _Spreading:
                 )
             case LayerNorm() if first.spread is not None:
                 return replace(first, node=self.add(node, self.point(node, first)))
+            case TakePart() | TakeChannels() if first.spread is not None:
+                place = self.add(node, self.point(node, first))
+                return _Value(place, node.op.output(first.spread), first.grid)
             case _ if len(reads) > 1 and any(read.spread for read in reads):
                 return self.joined(node, reads, slides=slides)
             case op if op.elementwise and first.spread is not None:

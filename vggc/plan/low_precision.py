@@ -36,6 +36,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     StochasticPool,
+    Take,
     ToNhwc,
     Upsample,
     Workload,
@@ -184,6 +185,7 @@ class _Rewriter:
                 | Pointwise()
                 | PRelu()
                 | Shuffle()
+                | Take()
                 | Upsample()
                 | Conv()
             ):

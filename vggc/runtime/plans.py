@@ -29,6 +29,7 @@ from vggc.kernels.workloads import (
     PRelu,
     Shuffle,
     StochasticPool,
+    Take,
     ToNhwc,
     Upsample,
     Workload,
@@ -118,7 +119,7 @@ def keeps_on_gpus(workload: Workload) -> bool:
     match workload:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | ToNhwc():
             return True
-        case Add() | Mul() | Concat() | Shuffle() | Upsample() | Pad():
+        case Add() | Mul() | Concat() | Shuffle() | Take() | Upsample() | Pad():
             return True
         case DepthToSpace() | GroupNorm() | LayerNorm() | StochasticPool():
             return True

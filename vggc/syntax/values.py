@@ -99,7 +99,7 @@ class PixelRange:
 class Interval:
     """A number or a range of them, `8%..100%`: least and greatest, both included."""
 
-    kind: Real
+    kind: WholeNumber | Real
 
     def __str__(self) -> str:
         return f"{self.kind}, or a range of two such"

@@ -20,6 +20,7 @@ from vggc.kernels.cpu.elementwise import (
     PointwiseRows,
     PReluRows,
     ShuffleRows,
+    TakeRows,
     UpsampleRows,
 )
 from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
@@ -71,6 +72,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     MulRows,
     ConcatRows,
     ShuffleRows,
+    TakeRows,
     UpsampleRows,
     SoftmaxRows,
     Softmax2dRows,

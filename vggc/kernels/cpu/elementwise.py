@@ -14,7 +14,17 @@ from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, each_element, inside, parallel_rows
 from vggc.kernels.upsampling import upsampled
-from vggc.kernels.workloads import Add, Concat, Map, Mul, Pointwise, PRelu, Shuffle, Upsample
+from vggc.kernels.workloads import (
+    Add,
+    Concat,
+    Map,
+    Mul,
+    Pointwise,
+    PRelu,
+    Shuffle,
+    Take,
+    Upsample,
+)
 
 
 class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
@@ -127,6 +137,20 @@ class ShuffleRows(FixedCpuAlgorithm[Shuffle]):
             else:
                 with serial("group", groups) as group:
                     move(group)
+
+
+class TakeRows(FixedCpuAlgorithm[Take]):
+    """The channels that are taken copied, a row of pixels per task."""
+
+    names = ("copy",)
+    computes = Take
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, out, first = self.workload.input, self.workload.output, self.workload.first
+        x, y = buffers.values()
+        clear_halo(y, out)
+        with each_element(out) as (n, i, j, c):
+            y[inside(out, n, i, j, c)] = x[inside(source, n, i, j, first + c)]
 
 
 class UpsampleRows(FixedCpuAlgorithm[Upsample]):

@@ -46,6 +46,7 @@ from vggc.kernels.workloads import (
     Shuffle,
     Softmax,
     Softmax2d,
+    Take,
     ToNchw,
     ToNhwc,
     Upsample,
@@ -301,6 +302,19 @@ class ShuffleThreads(FixedCudaAlgorithm[Shuffle]):
             layer.output,
             lambda n, y, x, c: read(n, y, x, c % groups * size + c // groups),
         )
+
+
+class TakeThreads(FixedCudaAlgorithm[Take]):
+    """A thread per element reads the channel that is taken."""
+
+    names = ("take",)
+    computes = Take
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        layer, first = self.workload, self.workload.first
+        read = reader(source, layer.input)
+        write_map(output, layer.output, lambda n, y, x, c: read(n, y, x, first + c))
 
 
 class UpsampleThreads(FixedCudaAlgorithm[Upsample]):
