@@ -11,7 +11,18 @@ from math import lcm
 from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Concat, Conv2d, ConvTranspose2d, GroupNorm, Linear, Shape, Shuffle
+from vggc.ir.ops import (
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    GroupNorm,
+    Linear,
+    Pair,
+    Shape,
+    Shuffle,
+    TakeChannels,
+    TakePart,
+)
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Deconv, Fc, Kind
@@ -32,6 +43,7 @@ from vggc.syntax.ast import (
     Net,
     Number,
     Option,
+    Range,
     Reference,
     Remove,
     Repeat,
@@ -116,14 +128,21 @@ def with_width(net: Net, factor: float) -> Net:
     convolution or a normalisation parts them into.
 
     Classes and boxes stay as many as they are; features that a head gives are hidden layers. A
-    convolution with a group for each channel that it reads keeps one for each.
+    convolution with a group for each channel that it reads keeps one for each, and ranges of
+    channels that are taken move with the channels.
     """
     graph = elaborate(net)
     owners = _owners(graph)
     outputs = {owners[head.node] for head in graph.heads if head.kind != "features"}
-    widths, groups = _fitting(graph, factor, outputs)
+    found = _fitting(graph, factor, outputs)
+    widths, groups = found.widths, found.groups
 
     def change(layer: _Occurrence) -> Body | None:
+        if layer.name in found.ranges:
+            span = layer.layer.span
+            first, last = (Number(each, span=span) for each in found.ranges[layer.name])
+            option = Option("channels", Range(first, last, span=span), span=span)
+            return (_with_options(layer.layer, layer.kind, (option,)),)
         if layer.kind not in (Conv, Deconv, Fc) or layer.name in outputs:
             return None
         changed = _with_width(layer.layer, widths[layer.name])
@@ -138,26 +157,26 @@ def with_width(net: Net, factor: float) -> Net:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """Widths of layers, the groups of layers that have one for each channel they read, and the
-    nodes whose groups do not divide what comes in or goes out.
+    """Widths of layers, the groups of layers that have one for each channel they read, the ranges
+    of channels that layers take, and the nodes whose groups or parts do not divide what comes in or
+    goes out.
     """
 
     widths: dict[str, int]
     groups: dict[str, int]
+    ranges: dict[str, Pair]
     misfits: frozenset[int]
 
 
-def _fitting(
-    graph: Graph, factor: float, kept: Collection[str | None]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Widths and groups in a net `factor` times as wide but for the layers `kept`; rounded to
-    multiples of groups where those would not divide them otherwise.
+def _fitting(graph: Graph, factor: float, kept: Collection[str | None]) -> _Scaled:
+    """A net `factor` times as wide but for the layers `kept`; widths are rounded to multiples of
+    groups and parts where those would not divide them otherwise.
     """
     unfit: frozenset[int] = frozenset()
     while True:
         scaled = _scaled(graph, factor, kept, _multiples(graph, kept, unfit))
         if scaled.misfits <= unfit:
-            return scaled.widths, scaled.groups
+            return scaled
         unfit |= scaled.misfits
 
 
@@ -166,6 +185,7 @@ def _scaled(
 ) -> _Scaled:
     widths: dict[str, int] = {}
     groups: dict[str, int] = {}
+    ranges: dict[str, Pair] = {}
     channels: list[int] = []
     misfits: set[int] = set()
     for index, node in enumerate(graph.nodes):
@@ -182,6 +202,16 @@ def _scaled(
                 width = unit * max(1, int(node.shape[0] * factor / unit + 0.5))
             case Concat():
                 width = sum(reads)
+            case TakePart(parts=parts):
+                width = max(1, reads[0] // parts)
+                if reads[0] % parts:
+                    misfits.add(index)
+            case TakeChannels(first=first, last=last):
+                (whole, *_) = graph.source(node)
+                begin = min(first * reads[0] // whole, reads[0] - 1)
+                end = max(begin + 1, (last + 1) * reads[0] // whole)
+                ranges[name] = begin, end - 1
+                width = end - begin
             case _:
                 width = reads[0] if reads else node.shape[0]
         if isinstance(node.op, Conv2d | ConvTranspose2d | Linear):
@@ -192,7 +222,7 @@ def _scaled(
         if isinstance(node.op, GroupNorm | Shuffle) and width % node.op.groups:
             misfits.add(index)
         channels.append(width)
-    return _Scaled(widths, groups, frozenset(misfits))
+    return _Scaled(widths, groups, ranges, frozenset(misfits))
 
 
 def _is_depthwise(conv: Conv2d | ConvTranspose2d, source: Shape) -> bool:
@@ -226,6 +256,8 @@ def _multiples(
                 made = frozenset([name])
             case GroupNorm(groups=groups) | Shuffle(groups=groups) if index in unfit:
                 needs.append((made, groups))
+            case TakePart(parts=parts) if index in unfit:
+                needs.append((made, parts))
             case op if op.elementwise and len(node.inputs) > 1:
                 alike.append(made)
             case _:
