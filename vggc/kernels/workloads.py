@@ -422,7 +422,7 @@ class Shuffle(_OneInput):
 
 @dataclass(frozen=True)
 class Take(_OneInput):
-    """As many neighbouring channels of a map as the output has, from number `first` on."""
+    """Neighbouring channels of a map, from number `first` on, for as many as the output has."""
 
     keeps_sign = True
     input: Map
