@@ -77,6 +77,12 @@ CASES: list[tuple[str, str, Shapes, Meaning]] = [
         lambda x, b, w: functional.conv2d(x, w, b, (1, 2), 1, 2),
     ),
     (
+        "some channels of what two layers give",
+        "[maxpool]\nsize=1\nstride=1\n[route]\nlayers=0,0\ngroups=2\ngroup_id=1\n",
+        [],
+        lambda x: torch.cat([x[:, 2:]] * 2, 1),
+    ),
+    (
         "a convolution whose weights are flipped",
         CONV + "flipped=1\n" + LINEAR,
         [(6,), (36, 6)],
@@ -317,7 +323,7 @@ def mistake(tmp_path: Path, text: str, shapes: Shapes = ()) -> str:
         ("[avgpool]\n[route]\nlayers=0,1\n", "there is no layer 1 to read"),
         ("[avgpool]\n[route]\n", "[route] has no `layers`"),
         ("[avgpool]\n[route]\nlayers=a\n", "`layers` is whole numbers"),
-        ("[avgpool]\n[route]\nlayers=0\ngroups=2\n", "[route] of some channels"),
+        ("[avgpool]\n[route]\nlayers=0\ngroups=3\n", "4 channels come in, in 3 groups"),
         ("[avgpool]\n[shortcut]\nfrom=9\n", "there is no layer 9 to read"),
         ("[avgpool]\n[crop]\n", "[crop] behind another layer"),
         ("[crop]\ncrop_height=9\ncrop_width=1\n", "[crop] is larger than the net's pictures"),

@@ -21,6 +21,8 @@ from vggc.ir.ops import (
     GroupNorm,
     LayerNorm,
     Linear,
+    TakeChannels,
+    TakePart,
 )
 from vggc.layers.edit import with_classes, with_width
 from vggc.layers.kinds import KINDS, Kind
@@ -532,10 +534,15 @@ def test_a_transposed_convolution_multiplies_the_map_by_its_stride(
 
 
 def test_a_narrower_net_has_as_many_channels_as_its_groups_want() -> None:
-    net = "conv3-96 norm=group | conv3-40 | groupnorm groups=8 | fc-3"
-    whole = program(f"net whole input 3x16x16\n{net}")
+    net = "conv3-96 norm=group | conv3-40 | groupnorm groups=8 | conv3-28 | take part=1 of=2"
+    whole = program(f"net whole input 3x16x16\n{net} | take channels=4..7 | fc-3")
     narrow = whole.replace(with_width(whole.net, 0.25)).graph
-    assert [node.shape[0] for node in narrow.nodes if isinstance(node.op, Conv2d)] == [32, 8]
+    assert [node.shape[0] for node in narrow.nodes if isinstance(node.op, Conv2d)] == [32, 8, 8]
+    assert [
+        op.taken(narrow.source(node))
+        for node in narrow.nodes
+        if isinstance(op := node.op, TakePart | TakeChannels)
+    ] == [(0, 4), (1, 2)]
 
 
 def test_every_takes_the_place_of_what_the_base_says(base: Path) -> None:

@@ -482,10 +482,12 @@ class _DarknetNet:
         return self.graph.node("Dropout", [read, ratio], read.shape, name)
 
     def _route(self, index: int, layer: CfgSection, name: str) -> Wire:
-        if layer.whole("groups", 1) != 1:
-            raise no_word(layer.place_of("groups"), "[route] of some channels", "it has `groups`")
         place = layer.place_of("layers")
         reads = [self._earlier(index, number, place) for number in layer.wholes("layers")]
+        groups = layer.whole("groups", 1, 1, MAX_SIDE)
+        if groups > 1:
+            group = layer.whole("group_id", 0, 0, groups - 1)
+            reads = [self._part(layer, each, groups, group, name) for each in reads]
         first = reads[0]
         if len(reads) == 1:
             return first
@@ -495,6 +497,19 @@ class _DarknetNet:
         shape = (1, sum(each.shape[1] for each in reads), *first.shape[2:])
         self._require_sensible(layer, shape)
         return self.graph.node("Concat", reads, shape, name, axis=1)
+
+    def _part(self, layer: CfgSection, read: Wire, groups: int, group: int, name: str) -> Wire:
+        """One of the groups of neighbouring channels of a value."""
+        width, *size = read.shape[1:]
+        if width % groups:
+            reason = f"{width} channels come in, in {groups} groups"
+            raise wrong(layer.place_of("groups"), "[route] of parts of several sizes", reason)
+        count = width // groups
+        limits = [
+            self.graph.numbers(f"{name}.{key}", [number], np.int64)
+            for key, number in (("first", group * count), ("end", (group + 1) * count), ("axis", 1))
+        ]
+        return self.graph.node("Slice", [read, *limits], (1, count, *size), name)
 
     def _join(self, index: int, layer: CfgSection, read: Wire, name: str) -> Wire:
         """A sum or a product with what layers before made."""
