@@ -35,23 +35,12 @@ TWICE_ATANH = (2.0, 0.66666323, 0.40024596, 0.27965158, 0.28157780)
 """Polynomial for 2·atanh(s) / s in powers of s², |s| <= ⅓, lowest power first; it errs by 4e-9 of
 itself.
 """
-TAIL_END = 14.0
-"""The argument beyond which the tail Q of a standard normal is no float32."""
-TAIL_SCALE = 0.35
-TAIL = (
-    0.499999984054,
-    -0.639831994634,
-    0.261045263893,
-    0.102637485616,
-    -0.0641585088728,
-    -0.0161222914488,
-    -0.0639982712085,
-    0.0891956333863,
-    -0.0291458963603,
-)
-"""Polynomial for Q(t)·exp(t²/2) / k in powers of 1 - k, k = 1/(1 + TAIL_SCALE·t), lowest power
-first, for 0 <= t <= TAIL_END, where Q is the tail of a standard normal; it errs by 3.2e-8 of
-itself.
+TAIL_END = 13.27
+"""The argument at which the density of a standard normal is zero, as `_normal_tail` computes it."""
+TAIL_ABOVE = (49.64957525, 43.25633664, 17.99848934, 3.96867583, 0.39894798)
+TAIL_BELOW = (99.29915, 165.74196739, 118.58995144, 46.09906571, 9.94873059, 1.0)
+"""Polynomials, lowest power first, whose quotient is Q(t)·exp(t²/2) for 0 <= t <= TAIL_END, where Q
+is the tail of a standard normal; it errs by 2.6e-8 of itself.
 """
 
 
@@ -143,6 +132,23 @@ def _let(value: Expr, use: Callable[[Expr], Expr]) -> Expr:
     return Let(name, value, use(name))
 
 
+class _SharedValues:
+    """Values that are computed once for an expression, in their order."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Expr, Expr]] = []
+
+    def __call__(self, value: Expr) -> Expr:
+        """What stands for the value of a float32 in the expression."""
+        name = Var("value", "float32")
+        self.values.append((name, value))
+        return name
+
+    def within(self, result: Expr) -> Expr:
+        """The expression, which knows the values."""
+        return reduce(lambda inner, pair: Let(*pair, inner), reversed(self.values), result)
+
+
 def _negative(x: Expr) -> Expr:
     """The smaller of `x` and zero; NaN where `x` is."""
     return T.Select(x > T.float32(0), T.float32(0), x)
@@ -202,37 +208,36 @@ def _normal(x: Expr) -> Expr:
 
 
 def _normal_tail(magnitude: Expr) -> Expr:
-    """The probability above `magnitude >= 0` of a standard normal.
+    """The probability above `magnitude >= 0` of a standard normal: `exp(-t²/2)` times a rational
+    function of t.
 
-    Source: the form is 26.2.17 of Abramowitz & Stegun 1964, with more terms, fitted to the
-    relative error.
+    With t² as `h - 2n·ln 2` the exponential is 2ⁿ·exp(-h/2), and that a quotient of polynomials, so
+    that one division does for all. Were t² rounded, a large t would have few correct digits left:
+    the upper half of its bits has an exact square, and what the lower half adds is little.
+
+    Source: the reduction of Cody & Waite 1980, chapter 6, and Padé's approximant of the exponential
+    of degree [3/3]; the rational function is fitted to the relative error.
     """
-    one, far = T.float32(1), T.float32(TAIL_END)
-
-    def tail(t: Expr) -> Expr:
-        series = _let(
-            one / (one + T.float32(TAIL_SCALE) * t),
-            lambda k: k * _let(one - k, lambda x: _polynomial(TAIL, x)),
-        )
-        return _density(t) * series
-
-    return _let(_let(magnitude, lambda t: T.Select(t > far, far, t)), tail)
-
-
-def _density(t: Expr) -> Expr:
-    """`exp(-t²/2)`, as exact as `exponential` is.
-
-    Were t² rounded, a large t would have few correct digits left: the upper half of its
-    bits has an exact square, and what the lower half adds is little.
-    """
-    half = T.float32(0.5)
+    shared = _SharedValues()
+    t = shared(T.min(magnitude, T.float32(TAIL_END)))
     upper_half = T.bitwise_and(T.reinterpret("int32", t), T.int32(~0xFFF))
+    upper = shared(T.reinterpret("float32", upper_half))
+    square = shared(upper * upper)
 
-    def corrected(upper: Expr) -> Expr:
-        rest = _let(-half * (t - upper) * (t + upper), _expm1_near_zero)
-        return exponential(-half * upper * upper) * (T.float32(1) + rest)
+    shifter = T.float32(SHIFTER + EXPONENT_BIAS)
+    shifted = shared(square * T.float32(-LOG2_E / 2) + shifter)
+    exponent = T.shift_left(T.reinterpret("int32", shifted), T.int32(EXPONENT_BITS))
+    scale = T.reinterpret("float32", exponent)
+    n = shared(shifted - shifter)
+    lower = (t - upper) * (t + upper)
+    h = shared(square + n * T.float32(2 * LN2_HIGH) + n * T.float32(2 * LN2_LOW) + lower)
 
-    return _let(T.reinterpret("float32", upper_half), corrected)
+    h_square = shared(h * h)
+    even = shared(T.float32(24) * h_square + T.float32(960))
+    odd = shared(h * (h_square + T.float32(240)))
+    above = (even - odd) * scale * _polynomial(TAIL_ABOVE, t)
+    below = (even + odd) * _polynomial(TAIL_BELOW, t)
+    return shared.within(above / below)
 
 
 def exponential(x: Expr) -> Expr:
