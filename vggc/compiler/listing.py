@@ -98,7 +98,8 @@ def layout(shown: Layout) -> str:
     halo = f" halo {shown.halo}" if shown.halo else ""
     form = "" if shown.format == "float32" else f" {shown.format}"
     zero = f" zero {shown.zero}" if shown.zero else ""
-    return f"map {size}{halo}{form}{zero}"
+    room = f" room {shown.room}" if shown.room else ""
+    return f"map {size}{halo}{form}{zero}{room}"
 
 
 def allotments(found: Mapping[str, Allotment]) -> Mapping[str, str]:

@@ -8,15 +8,15 @@ from math import prod
 
 import numpy as np
 
-from vggc.kernels.workloads import buffer_shape, round_up, storage
+from vggc.kernels.workloads import Concat, buffer_shape, round_up, storage
 from vggc.plan.plan import INPUT, Plan
 from vggc.support.tensors import ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A value of so many bytes that is written by the call `first` and read by `last` at the
-    latest; both calls are parts of its life.
+    """A piece of memory of so many bytes that is written by the call `first` and read by `last` at
+    the latest; both calls are parts of its life.
     """
 
     bytes: int
@@ -38,20 +38,36 @@ class Placement:
     bytes: int
 
 
+def pieces(plan: Plan) -> tuple[int, ...]:
+    """The number of the piece of memory that each step's value lies in: a new one for each but a
+    concatenation that grows.
+    """
+    found: list[int] = []
+    for step in plan.steps:
+        grows = isinstance(step.workload, Concat) and step.workload.grows
+        found.append(found[step.reads[0]] if grows else max(found, default=-1) + 1)
+    return tuple(found)
+
+
 def lifetimes(plan: Plan) -> tuple[Lifetime, ...]:
-    """The life of each step's value; those that heads give live until all is computed."""
-    end = len(plan.steps)
-    last = list(range(end))
-    for number, step in enumerate(plan.steps):
+    """The life of each piece of memory, which is that of the values in it; what heads give lives
+    until all is computed.
+    """
+    of_step = pieces(plan)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for number, (step, piece) in enumerate(zip(plan.steps, of_step, strict=True)):
+        y = step.output
+        sizes[piece] = prod(buffer_shape(y)) * np.dtype(storage(y)).itemsize
+        first.setdefault(piece, number)
+        last[piece] = number
         for read in step.reads:
             if read != INPUT:
-                last[read] = number
+                last[of_step[read]] = number
     for output in plan.outputs:
-        last[output.step] = end
-    return tuple(
-        Lifetime(prod(buffer_shape(y)) * np.dtype(storage(y)).itemsize, number, last[number])
-        for number, y in enumerate(step.output for step in plan.steps)
-    )
+        last[of_step[output.step]] = len(plan.steps)
+    return tuple(Lifetime(sizes[piece], first[piece], last[piece]) for piece in first)
 
 
 def placed(values: Sequence[Lifetime]) -> Placement:

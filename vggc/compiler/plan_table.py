@@ -13,7 +13,7 @@ from pathlib import Path
 from string import ascii_letters, digits
 from typing import Literal, TypeAlias
 
-from vggc.compiler.memory import lifetimes, placed
+from vggc.compiler.memory import lifetimes, pieces, placed
 from vggc.compiler.relax import PlannedCalls
 from vggc.plan.plan import INPUT
 from vggc.support.tensors import opened
@@ -175,14 +175,12 @@ def table_entry(
     """
     plan, tensors, made = calls.plan, _Tensors(), []
     placement = placed(lifetimes(plan))
+    offsets = [placement.offsets[piece] for piece in pieces(plan)]
     for number, ((step, kernel), function) in enumerate(zip(calls.steps, functions, strict=True)):
         places: list[tuple[TensorPlace, int]] = [
-            *(
-                ("input", 0) if read == INPUT else ("arena", placement.offsets[read])
-                for read in step.reads
-            ),
+            *(("input", 0) if read == INPUT else ("arena", offsets[read]) for read in step.reads),
             *(("weights", weights[name]) for name in step.weights),
-            ("arena", placement.offsets[number]),
+            ("arena", offsets[number]),
         ]
         arguments = tuple(
             tensors.number(

@@ -66,7 +66,8 @@ class Map:
 
     `zero` is what stands for zero, in the halo too. Formats of fewer bits are multiplied in
     words of 32 bits: their C is padded to whole words with zeros, and to whole vectors of `vector`
-    values, which a GPU reads at once.
+    values, which a GPU reads at once. A map with `room` has so many values a pixel in memory, of
+    which its own are the first; what the others are is not its concern.
     """
 
     batch: int
@@ -77,6 +78,7 @@ class Map:
     format: Format = "float32"
     zero: int = 0
     vector: int = 1
+    room: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -85,7 +87,7 @@ class Map:
         """
         border = 2 * self.halo
         unit = lcm(WORD[self.format], self.vector)
-        stored = -(-self.channels // unit) * unit
+        stored = self.room or -(-self.channels // unit) * unit
         return (self.batch, self.height + border, self.width + border, stored)
 
     @property
@@ -445,11 +447,18 @@ class Upsample(_OneInput):
 
 @dataclass(frozen=True)
 class Concat(_Workload):
-    """The channels of several maps behind one another; each input may have its own halo."""
+    """The channels of several maps behind one another; each input may have its own halo.
+
+    One that `grows` has its first input in the memory of its output, with room for the others.
+    """
 
     keeps_sign = True
     inputs: tuple[Map, ...]
     output: Map
+    grows: bool = False
+
+    def __post_init__(self) -> None:
+        assert not self.grows or self.inputs[0].shape == self.output.shape
 
 
 @dataclass(frozen=True)

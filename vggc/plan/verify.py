@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from vggc.kernels.workloads import Convert, Layout, Map, ToNchw, buffer_shape
+from vggc.kernels.workloads import Concat, Convert, Layout, Map, ToNchw, buffer_shape
 from vggc.plan.plan import INPUT, Plan, Step
 
 
@@ -21,6 +21,8 @@ def verify_plan(plan: Plan) -> None:
                 assert layout == (plan.batch, *plan.input), step.name
             else:
                 assert _is_as(plan.steps[read].output, layout), step.name
+    firsts = [step.reads[0] for step in plan.steps if _grows(step)]
+    assert len(set(firsts)) == len(firsts)
     for output in plan.outputs:
         values = prod(buffer_shape(plan.steps[output.step].output))
         assert values == plan.batch * prod(output.shape), output.name
@@ -29,6 +31,11 @@ def verify_plan(plan: Plan) -> None:
 def _is_copy(step: Step) -> bool:
     """Whether a step gives a value of another step in another layout, and bears its name."""
     return isinstance(step.workload, Convert | ToNchw)
+
+
+def _grows(step: Step) -> bool:
+    """Whether a step writes into the memory of what it reads first, which only one may."""
+    return isinstance(step.workload, Concat) and step.workload.grows
 
 
 def _is_as(given: Layout, wanted: Layout) -> bool:

@@ -35,6 +35,7 @@ from vggc.kernels.workloads import (
     Workload,
 )
 from vggc.passes.prepare import prepared
+from vggc.plan.growth import grown
 from vggc.plan.low_precision import in_format, is_max_pool, with_convolutions
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
@@ -109,7 +110,7 @@ def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
         form = FORMATS[precision]
         keeps = is_max_pool if form == "uint8" else keeps_on_gpus
         return in_format(plan, form, GPU_WORDS * WORD[form], keeps)
-    return in_format(plan, FORMATS[precision])
+    return grown(in_format(plan, FORMATS[precision]))
 
 
 def keeps_on_gpus(workload: Workload) -> bool:

@@ -96,7 +96,7 @@ class MulRows(FixedCpuAlgorithm[Mul]):
 
 class ConcatRows(FixedCpuAlgorithm[Concat]):
     """The channels of each input copied behind those of the one before, a row of pixels
-    per task.
+    per task; of one that grows the first lies there already.
     """
 
     names = ("copy",)
@@ -108,9 +108,10 @@ class ConcatRows(FixedCpuAlgorithm[Concat]):
         clear_halo(y, out)
         with parallel_rows(out) as (n, i), serial("j", out.width) as j:
             first = 0
-            for x, source in zip(parts, self.workload.inputs, strict=True):
-                with serial("c", source.channels) as c:
-                    y[inside(out, n, i, j, first + c)] = x[inside(source, n, i, j, c)]
+            for number, (x, source) in enumerate(zip(parts, self.workload.inputs, strict=True)):
+                if number > 0 or not self.workload.grows:
+                    with serial("c", source.channels) as c:
+                        y[inside(out, n, i, j, first + c)] = x[inside(source, n, i, j, c)]
                 first += source.channels
 
 
