@@ -169,9 +169,9 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
         clear_halo(y, out)
         with (
             T.attr(0, "pragma_import_llvm", DOT_BFLOAT16),
-            direct.each_tile(conv, knobs, num_blocks) as (k, origin),
+            direct.each_tile(conv, knobs, num_blocks) as tile,
         ):
-            n0, y0, x0 = origin
+            k, (n0, y0, x0) = tile.block, tile.origin
             sums = scratch("sums", *pixels, block, dtype=sum_type)
             for at in elements(pixels, block, LANES):
                 sums[at] = T.Cast(sum_type, T.int32(0))
@@ -195,7 +195,7 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
 
             for num_channels in in_block(k, block, out.channels):
                 for total, c, pixel in direct.results(
-                    conv, knobs, origin, sums, num_channels, LANES
+                    conv, knobs, tile.origin, sums, num_channels, LANES
                 ):
                     value = result(conv, buffers, total, k * block + c)
                     place = inside(out, *pixel, k * block + c)
