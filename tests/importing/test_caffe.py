@@ -256,6 +256,27 @@ def test_layers_of_several_bottoms_join(
     np.testing.assert_allclose(outputs(foreign, x)[0], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ("", (2, 2)),
+        ("slice_param { slice_point: 1 }", (1, 3)),
+        ("slice_param { slice_dim: 1 slice_point: 3 }", (3, 1)),
+        ("slice_param { axis: -3 }", (2, 2)),
+    ],
+)
+def test_a_slice_gives_neighbouring_channels(
+    tmp_path: Path, settings: str, sizes: tuple[int, ...]
+) -> None:
+    text = layer("Slice", f'top: "z" {settings}')
+    apart = layer("ReLU", "", "y", "y") + layer("Sigmoid", "", "z", "z")
+    foreign = net(tmp_path, MAP + text + apart)
+    x = images(foreign)
+    first, last = torch.from_numpy(x).double().split(sizes, 1)
+    for found, expected in zip(outputs(foreign, x), (first.relu(), last.sigmoid()), strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_a_vector_scales_the_channels_of_a_map(tmp_path: Path) -> None:
     """Squeeze and excitation."""
     squeezed = layer("InnerProduct", "inner_product_param { num_output: 4 }", top="gate")
@@ -472,7 +493,10 @@ def mistake(tmp_path: Path, text: str, shapes: Sequence[tuple[int, ...]] = ()) -
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (layer("Slice"), "no word for Slice"),
+        (layer("Slice", 'top: "z" top: "w"'), "cannot cut 3 equal parts"),
+        (layer("Slice", 'top: "z" slice_param { slice_point: 4 }'), "cannot be cut at its points"),
+        (layer("Slice", "slice_param { slice_point: 2 }"), "4 channels come in, and it has 1 tops"),
+        (layer("Slice", 'top: "z" slice_param { axis: 2 }'), "Slice along another axis"),
         (layer("ArgMax"), "no word for layers of type ArgMax"),
         (layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }"), "LRN within channels"),
         (layer("Power", "power_param { power: 2 }"), "no word for Power with `power: 2`"),

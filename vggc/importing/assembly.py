@@ -70,6 +70,15 @@ class Assembly:
         self.nodes.append(helper.make_node(op, names, [value.name], name=value.name, **attributes))
         return value
 
+    def part(self, value: Wire, first: int, end: int, name: str) -> Wire:
+        """The channels of a value from `first` up to `end`, which is not among them."""
+        limits = [
+            self.numbers(f"{name}.{key}", [number], np.int64)
+            for key, number in (("first", first), ("end", end), ("axis", 1))
+        ]
+        shape = (value.shape[0], end - first, *value.shape[2:])
+        return self.node("Slice", [value, *limits], shape, name)
+
     def flat(self, value: Wire, name: str) -> Wire:
         """A map as a vector, channels first; a vector as it is."""
         if not value.is_map:

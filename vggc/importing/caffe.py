@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vggc.importing.assembly import MAX_LAYERS, MAX_SIDE, Wire, is_sensible
-from vggc.importing.caffe_layers import made
+from vggc.importing.caffe_layers import made, sliced
 from vggc.importing.caffe_net import MOST, CaffeLayer, CaffeNet
 from vggc.importing.caffe_wire import blob_in, blobs_in
 from vggc.importing.definitions import no_word, wrong
@@ -304,7 +304,9 @@ class _Definition:
                 self.net.give(top, read, layer.place, layer.bottoms)
             return
         if layer.kind == "Slice":
-            raise no_word(layer.place, "Slice", f"`{layer.name}` takes channels apart")
+            for top, part in zip(layer.tops, sliced(self.net, layer), strict=True):
+                self.net.give(top, part, layer.place, layer.bottoms)
+            return
         if len(layer.tops) > 1:
             raise no_word(
                 layer.place, f"{layer.kind} with several tops", f"`{layer.name}` has such a layer"

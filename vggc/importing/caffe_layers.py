@@ -6,6 +6,7 @@ Source: caffe.proto and src/caffe/layers of Caffe 1.0, https://github.com/BVLC/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from math import prod
 from typing import TypeAlias
 
@@ -26,6 +27,33 @@ def made(net: CaffeNet, layer: CaffeLayer) -> Wire | Normed:
     Raises: UserError where it cannot be built, or said.
     """
     return RULES.get(layer.kind, _activation)(net, layer)
+
+
+def sliced(net: CaffeNet, layer: CaffeLayer) -> list[Wire]:
+    """The channels that each top of a Slice layer holds: as many each, or as its points say.
+
+    Source: src/caffe/layers/slice_layer.cpp.
+
+    Raises: UserError where the points do not cut the channels in as many parts.
+    """
+    settings = layer.settings("slice_param")
+    (read,) = net.read(layer, 1)
+    net.require_axis(layer, settings, "slice_dim" if settings.has("slice_dim") else "axis", read)
+    channels, parts = read.shape[1], len(layer.tops)
+    points = settings.wholes("slice_point", 1, MAX_SIDE)
+    if not points:
+        if channels % parts:
+            reason = f"{channels} channels come in"
+            raise wrong(layer.place, f"`{layer.name}` cannot cut {parts} equal parts", reason)
+        points = [index * channels // parts for index in range(1, parts)]
+    limits = [0, *points, channels]
+    if len(limits) != parts + 1 or any(end <= first for first, end in pairwise(limits)):
+        reason = f"{channels} channels come in, and it has {parts} tops"
+        raise wrong(layer.place, f"`{layer.name}` cannot be cut at its points", reason)
+    if parts == 1:
+        return [read]
+    cuts = zip(layer.tops, pairwise(limits), strict=True)
+    return [net.graph.part(read, first, end, top) for top, (first, end) in cuts]
 
 
 def _convolution(net: CaffeNet, layer: CaffeLayer) -> Wire:

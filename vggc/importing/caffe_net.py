@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "reshape_param": ("shape", "axis", "num_axes"),
     "scale_param": (*FILLED, "axis", "num_axes", "filler"),
     "sigmoid_param": ("engine",),
+    "slice_param": ("axis", "slice_dim", "slice_point"),
     "softmax_param": ("engine", "axis"),
     "swish_param": ("beta",),
     "tanh_param": ("engine",),

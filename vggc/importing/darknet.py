@@ -500,16 +500,12 @@ class _DarknetNet:
 
     def _part(self, layer: CfgSection, read: Wire, groups: int, group: int, name: str) -> Wire:
         """One of the groups of neighbouring channels of a value."""
-        width, *size = read.shape[1:]
+        width = read.shape[1]
         if width % groups:
             reason = f"{width} channels come in, in {groups} groups"
             raise wrong(layer.place_of("groups"), "[route] of parts of several sizes", reason)
         count = width // groups
-        limits = [
-            self.graph.numbers(f"{name}.{key}", [number], np.int64)
-            for key, number in (("first", group * count), ("end", (group + 1) * count), ("axis", 1))
-        ]
-        return self.graph.node("Slice", [read, *limits], (1, count, *size), name)
+        return self.graph.part(read, group * count, (group + 1) * count, name)
 
     def _join(self, index: int, layer: CfgSection, read: Wire, name: str) -> Wire:
         """A sum or a product with what layers before made."""

@@ -207,7 +207,7 @@ def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
 
 
 @dataclass(frozen=True)
-class Tile:
+class ConvTile:
     """Where a tile lies: its block of channels, its number among the tiles of that block, and the
     image, row and column of pixels where it begins.
     """
@@ -250,7 +250,7 @@ def part_of(steps: int) -> int:
 
 
 @contextmanager
-def each_tile(conv: Conv, knobs: ConvKnobs, num_blocks: int) -> Iterator[Tile]:
+def each_tile(conv: Conv, knobs: ConvKnobs, num_blocks: int) -> Iterator[ConvTile]:
     """A task for each row of tiles, and a loop over the tiles in it."""
     height, width = conv.grid
     num_rows, num_columns = ceil(height / knobs.rows), ceil(width / knobs.columns)
@@ -261,7 +261,7 @@ def each_tile(conv: Conv, knobs: ConvKnobs, num_blocks: int) -> Iterator[Tile]:
         with serial("column", num_columns) as column:
             x0 = tile_origin(column, knobs.columns, width)
             block, row = task // (num_images * num_rows), task % (num_images * num_rows)
-            yield Tile(block, row * num_columns + column, (n0, y0, x0))
+            yield ConvTile(block, row * num_columns + column, (n0, y0, x0))
 
 
 def results(
