@@ -346,3 +346,12 @@ def test_tiles_cover_the_maps_of_vgg_exactly(extent: int) -> None:
     knobs = next(dict(each.knobs) for each in found if each.algorithm == "direct")
     assert extent % knobs["rows"] == extent % knobs["columns"] == 0
     assert 512 % (16 * knobs["vectors"]) == 0
+
+
+@pytest.mark.parametrize(("size", "asks"), [(7, True), (14, True), (56, False)])
+def test_weights_are_asked_for_where_few_pixels_share_them(size: int, asks: bool) -> None:
+    """Of many tiles one alone waits for the weights of its channels."""
+    work = Conv(Map(1, size, size, 64), Map(1, size, size, 128), (1, 1), (1, 1), (0, 0))
+    machine = Machine(lanes=16, registers=32, cores=2)
+    knobs = ConvKnobs(1, 7, 1, 2)
+    assert ("llvm.prefetch" in Direct(work, machine).kernel(knobs).func.script()) == asks
