@@ -88,6 +88,10 @@ CONVS = {
     "1000 channels": conv((1, 3, 3, 4), 1000),
     "1×1 kernel": conv((2, 9, 9, 20), 70, kernel=1, halos=(0, 1)),
     "1×1 kernel in a halo": conv((1, 9, 9, 20), 16, kernel=1, halos=(2, 1)),
+    "1×1 kernel and an addend": replace(
+        conv((2, 9, 9, 20), 70, kernel=1, halos=(0, 1)), addend=Map(2, 9, 9, 70, halo=2)
+    ),
+    "3×3 kernel and an addend": replace(conv((1, 9, 9, 4), 10), addend=Map(1, 9, 9, 10)),
     "5×5 kernel": conv((1, 11, 8, 6), 17, kernel=5, halos=(2, 0)),
     "5×5 kernel, less padding than halo": conv((1, 9, 9, 6), 17, kernel=5, padding=1, halos=(2, 2)),
     "no padding": conv((1, 9, 9, 6), 32, padding=0, halos=(1, 1)),

@@ -57,7 +57,7 @@ def reference(
     match workload:
         case Conv():
             weight, bias = weights
-            y = activate(workload.act, products(workload, x, weight) + bias)
+            y = activate(workload.act, sum(others, products(workload, x, weight) + bias))
             return halved(y, workload.output) if workload.pool else y
         case DepthToSpace():
             return activate(workload.act, _placed(workload, x))

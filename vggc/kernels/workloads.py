@@ -161,6 +161,9 @@ class Conv(_OneInput):
     Windows begin at `-padding`, their elements are `dilation` apart. Guaranteed: `input.halo >=
     reach`; where it pools, it has one group and the activation never falls.
 
+    `addend`, a second map of the output's size, is added before the activation. Guaranteed: all
+    maps are in float32 then, and it has one group and no pool.
+
     With a tf32, float16 or bfloat16 input the weight is of that format, too; with a uint8 one it is
     int8, and the scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)`
     comes last.
@@ -176,9 +179,19 @@ class Conv(_OneInput):
     groups: int = 1
     pool: bool = False
     dilation: Pair = (1, 1)
+    addend: Map | None = None
 
     def __post_init__(self) -> None:
         assert self.groups == 1 or not self.pool
+        if self.addend is not None:
+            assert self.groups == 1
+            assert not self.pool
+            assert {map_.format for map_ in (*self.inputs, self.output)} == {"float32"}
+
+    @property
+    def inputs(self) -> tuple[Map, ...]:
+        """The map that windows are of, and the one that is added, if there is one."""
+        return (self.input,) if self.addend is None else (self.input, self.addend)
 
     @property
     def beyond(self) -> Sides:

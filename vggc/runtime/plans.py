@@ -38,6 +38,7 @@ from vggc.passes.prepare import prepared
 from vggc.plan.growth import grown
 from vggc.plan.low_precision import in_format, is_max_pool, with_convolutions
 from vggc.plan.plan import Plan, plan_folded
+from vggc.plan.sums import summed
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import (
     SPEC,
@@ -110,7 +111,7 @@ def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
         form = FORMATS[precision]
         keeps = is_max_pool if form == "uint8" else keeps_on_gpus
         return in_format(plan, form, GPU_WORDS * WORD[form], keeps)
-    return grown(in_format(plan, FORMATS[precision]))
+    return grown(summed(in_format(plan, FORMATS[precision])))
 
 
 def keeps_on_gpus(workload: Workload) -> bool:

@@ -122,8 +122,8 @@ def require_tunable(target: Target) -> None:
 def canonical(workload: Workload) -> Workload:
     """A workload without what does not decide between choices.
 
-    That is the activation, which all choices compute on as many values, and the halos beyond
-    what the padding needs, which move addresses only.
+    That is the activation and what is added before it, which all choices compute on as many values,
+    and the halos beyond what the padding needs, which move addresses only.
     """
     match workload:
         case Conv():
@@ -132,6 +132,7 @@ def canonical(workload: Workload) -> Workload:
                 input=replace(workload.input, halo=workload.reach),
                 output=replace(workload.output, halo=0),
                 act=None,
+                addend=None,
             )
         case Dense():
             return replace(workload, act=None)

@@ -315,7 +315,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
 
     def emit(self, knobs: ConvKnobs, buffers: Buffers) -> None:
         conv, machine = self.workload, self.machine
-        x, weight, bias, y = buffers.values()
+        x, *addends, weight, bias, y = buffers.values()
         source, out = conv.input, conv.output
         (kh, kw), (stride_y, stride_x), (down, right) = conv.kernel, conv.stride, conv.dilation
         top, left = (source.halo - padding for padding in conv.padding)
@@ -401,8 +401,11 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
                 for total, c, pixel in results(
                     conv, knobs, tile.origin, totals, num_channels, machine.lanes
                 ):
-                    value = activate(conv.act, total + bias[first_channel + c])
-                    y_map[inside(out, *pixel, first_channel + c)] = value
+                    channel = first_channel + c
+                    value = total + bias[channel]
+                    if conv.addend is not None:
+                        value = value + addends[0][inside(conv.addend, *pixel, channel)]
+                    y_map[inside(out, *pixel, channel)] = activate(conv.act, value)
 
 
 class Grouped(Direct):
