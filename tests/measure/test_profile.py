@@ -213,6 +213,13 @@ def test_a_turn_multiplies_in_many_registers_at_once_and_does_nothing_else(
     assert two.amount == 2 * one.amount
 
 
+def test_a_peak_is_of_as_many_threads_as_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself TVM takes one thread for two processors of some machines."""
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    arithmetic(resolve("cpu"), 2, "float32")
+    assert peaks.tvm.get_global_func("runtime.NumThreads")() == 2
+
+
 def test_the_bandwidth_reads_far_more_than_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = bandwidth(resolve("cpu"), 1)
     assert 256 << 20 < peak.amount <= 512 << 20

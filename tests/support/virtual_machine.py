@@ -19,9 +19,9 @@ from vggc.compiler.relax import PIPELINE, lower
 from vggc.compiler.targets import tvm_target
 from vggc.runtime.artifact import Manifest, Target, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
+from vggc.support.affinity import apart
 from vggc.support.arrays import Array
 from vggc.support.tvm_alone import VirtualMachine, tvm
-from vggc.tuning.affinity import apart
 from vggc_runtime.folder import WEIGHTS
 
 

@@ -5,6 +5,7 @@ Both are measured with kernels of our own, compiled as nets are, on as many thre
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,10 +21,11 @@ from tvm.tirx.script import builder as T
 from vggc.compiler.targets import tvm_target
 from vggc.kernels.builder import Argument, Buffer, function, parallel, serial, unrolled
 from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, dot_bfloat16, dot_uint8_int8
-from vggc.kernels.cpu.loops import scratch
+from vggc.kernels.cpu.loops import registers, scratch
 from vggc.kernels.cpu.machine import Machine
 from vggc.runtime.artifact import Target
 from vggc.runtime.huge_pages import large_pages
+from vggc.support.affinity import apart
 from vggc.support.memory import memory
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tvm_alone import tvm
@@ -55,28 +57,31 @@ class Peak:
 def arithmetic(target: Target, threads: int, precision: ArtifactPrecision) -> Peak:
     """A kernel that counts FLOPs: multiply-adds that stay in registers, two a multiply-add."""
     machine = Machine.of(tvm_target(target))
-    lanes, size = machine.lanes, machine.lanes * machine.registers * 3 // 4
+    lanes, count = machine.lanes, machine.registers * 3 // 4
+    size, every = lanes * count, T.Ramp(0, 1, lanes)
     factor, sums = FORMATS[precision], "int32" if precision == "int8" else "float32"
 
     def body(x: Buffer, y: Buffer) -> None:
         bf16 = precision == "bfloat16"
         imported = T.attr(0, "pragma_import_llvm", DOT_BFLOAT16) if bf16 else nullcontext()
         with imported, parallel("thread", threads) as thread:
-            held = scratch("held", size, dtype=sums)
-            with _vectors(size, lanes) as i:
-                held[i] = T.Broadcast(T.Cast(sums, T.int32(0)), lanes)
-            with serial("step", STEPS), _vectors(size, lanes) as i:
-                factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
-                held[i] = _multiply_add(precision, held[i], *factors)
-            with _vectors(size, lanes) as i:
-                y[thread, i] = held[i]
+            # One buffer for each vector: of a larger one each step would store to memory.
+            held = [registers("held", lanes, sums) for _ in range(count)]
+            for vector in held:
+                vector[every] = T.Broadcast(T.Cast(sums, T.int32(0)), lanes)
+            with serial("step", STEPS):
+                for vector in held:
+                    factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
+                    vector[every] = _multiply_add(precision, vector[every], *factors)
+            for number, vector in enumerate(held):
+                y[thread, T.Ramp(number * lanes, 1, lanes)] = vector[every]
 
     word = "float32" if precision == "float32" else "int32"
     arguments = (Argument("x", (2 * lanes,), word), Argument("y", (threads, size), sums))
     func = function(body, arguments, {})
     amount = 2 * factor * size * STEPS * threads
     x = tvm.runtime.tensor(np.zeros(2 * lanes, word))
-    return _peak(func, target, amount, x, np.zeros((threads, size), sums))
+    return _peak(func, target, threads, amount, x, np.zeros((threads, size), sums))
 
 
 def _multiply_add(precision: ArtifactPrecision, sums: Expr, x: Expr, y: Expr) -> Expr:
@@ -113,7 +118,9 @@ def bandwidth(target: Target, threads: int) -> Peak:
     x = large_pages(4 * total).view(np.float32)
     x.fill(1.0)  # a page that was never written is no memory yet
     held_in_place = tvm.runtime.from_dlpack(x)
-    return _peak(func, target, x.nbytes, held_in_place, np.zeros((threads, size), np.float32))
+    return _peak(
+        func, target, threads, x.nbytes, held_in_place, np.zeros((threads, size), np.float32)
+    )
 
 
 @contextmanager
@@ -123,10 +130,20 @@ def _vectors(size: int, lanes: int) -> Iterator[Expr]:
         yield T.Ramp(vector * lanes, 1, lanes)
 
 
-def _peak(func: PrimFunc, target: Target, amount: int, x: Any, y: NDArray[Any]) -> Peak:
+def _peak(
+    func: PrimFunc, target: Target, threads: int, amount: int, x: Any, y: NDArray[Any]
+) -> Peak:
+    # TVM makes its threads at the first call, by default one for every other processor of some
+    # machines, and would nail them to processors.
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     main = tvm.compile(module, target=tvm_target(target))["main"]
     result = tvm.runtime.tensor(y)
-    peak = Peak(amount, lambda: main(x, result))
-    peak.run()
-    return peak
+
+    def run() -> None:
+        with apart(threads):
+            main(x, result)
+
+    run()
+    return Peak(amount, run)

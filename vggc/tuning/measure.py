@@ -28,9 +28,9 @@ from vggc.compiler.targets import tvm_target
 from vggc.kernels.workloads import Choice, Conv, Dense, Format, Kernel, Map
 from vggc.runtime.device import load_cuda_runtime
 from vggc.runtime.huge_pages import LARGE_PAGE, large_pages
+from vggc.support.affinity import apart
 from vggc.support.tvm_alone import VirtualMachine, tvm
 from vggc.tuning import rotation
-from vggc.tuning.affinity import apart
 from vggc.tuning.machines import TunedCard, TunedCpu, tuned_card
 from vggc.tuning.space import Task
 from vggc.tuning.workers import CardCrash, Tell, reason

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from vggc.tuning.affinity import apart
+from vggc.support.affinity import apart
 from vggc_runtime.processors import first_of_each_core
 
 T = TypeVar("T")
