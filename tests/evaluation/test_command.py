@@ -433,7 +433,7 @@ def test_a_net_that_cannot_look_at_whole_images_looks_at_centre_crops_and_says_w
     assert [(view.scale, view.grid) for view in entry.views.views] == [(10, 1), (12, 1)]
     reason = "`groupnorm groups=2`: it normalises groups by the mean and variance of a whole map"
     told = f"on centre crops, as small cannot be applied to whole images ({reason})"
-    assert told in entry.remarks(None)
+    assert told in entry.remarks
     source = source_of("grouped", FeatureOptions(layers=("fc2",)), (said := []).append)
     assert told in said
     assert "centre crop" in source.shown

@@ -5,7 +5,7 @@ call the same kernels, are compared with.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vggc.compiler.choose import rebuilt
+from tests.support.lowering import with_values_apart
+from vggc.compiler.choose import kernels_for, rebuilt
 from vggc.compiler.codegen import UNCHECKED
-from vggc.compiler.relax import PIPELINE, lower
+from vggc.compiler.relax import PIPELINE, PlannedCalls, lower
 from vggc.compiler.targets import tvm_target
 from vggc.runtime.artifact import Manifest, Target, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
@@ -46,7 +47,7 @@ class MachineNet:
         os.environ["TVM_NUM_THREADS"] = str(threads)
         os.environ["TVM_BIND_THREADS"] = "0"
         manifest = read_manifest(folder)
-        module = lower(rebuilt(folder, manifest)).module
+        module = lower(with_memory_of_their_own(rebuilt(folder, manifest), manifest.target)).module
         machine = VirtualMachine(compile_for(module, manifest.target), tvm.cpu())
         stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
         weights = tuple(tvm.runtime.from_dlpack(stored[name]) for name in manifest.weights)
@@ -81,6 +82,25 @@ class MachineNet:
             return {name: each.numpy() for name, each in zip(names, values, strict=True)}
 
         return call
+
+
+def with_memory_of_their_own(
+    calls: Mapping[str, PlannedCalls], target: Target
+) -> dict[str, PlannedCalls]:
+    """The calls with concatenations that copy all in place of those that grow, which the virtual
+    machine knows nothing of.
+    """
+    kernel_of = kernels_for(target, lambda _: None)
+    found = {}
+    for name, planned in calls.items():
+        plan = with_values_apart(planned.plan)
+        steps = zip(plan.steps, planned.steps, strict=True)
+        kernels = (
+            kernel if step == before else kernel_of(step.workload)
+            for step, (before, kernel) in steps
+        )
+        found[name] = PlannedCalls(plan, tuple(kernels))
+    return found
 
 
 @cache

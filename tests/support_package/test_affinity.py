@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,8 @@ def places() -> dict[int, set[int]]:
     """Where each thread of this process may run."""
     found = {}
     for path in Path("/proc/self/task").iterdir():
-        found[int(path.name)] = os.sched_getaffinity(int(path.name))
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            found[int(path.name)] = os.sched_getaffinity(int(path.name))
     return found
 
 
@@ -47,7 +49,7 @@ def test_caller_and_workers_have_a_core_each_and_the_caller_only_meanwhile(
             assert sorted(map(sorted, new)) == [[core] for core in CORES[1:]]
         assert os.sched_getaffinity(0) == allowed
         after = places()
-        assert {thread: after[thread] for thread in before if thread in after} == before
+        assert all(after.get(thread, place) == place for thread, place in before.items())
 
     in_a_thread_of_its_own(run)
 
@@ -57,7 +59,7 @@ def test_fewer_or_more_threads_than_cores_go_where_the_system_wants(threads: int
     def run() -> None:
         before = places()
         with apart(threads):
-            assert places() == before
+            assert places().items() <= before.items()  # a thread of another test may have ended
 
     in_a_thread_of_its_own(run)
 
