@@ -94,6 +94,7 @@ CONVS = {
     "3×3 kernel and an addend": replace(conv((1, 9, 9, 4), 10), addend=Map(1, 9, 9, 10)),
     "5×5 kernel": conv((1, 11, 8, 6), 17, kernel=5, halos=(2, 0)),
     "5×5 kernel, less padding than halo": conv((1, 9, 9, 6), 17, kernel=5, padding=1, halos=(2, 2)),
+    "weights that fill a cache": conv((2, 5, 9, 260), 40, halos=(1, 1)),
     "no padding": conv((1, 9, 9, 6), 32, padding=0, halos=(1, 1)),
     "stride 2": conv((1, 15, 12, 6), 32, stride=2, halos=(1, 1)),
     "1×1 kernel, stride 2": conv((2, 9, 9, 6), 32, kernel=1, stride=2),
