@@ -6,9 +6,11 @@ each, what the convolution gives would be written and read again.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
-from vggc.kernels.workloads import Add, Conv, Map
+from vggc.kernels.workloads import Add, Conv, Workload
 from vggc.plan.plan import INPUT, Plan, Step
 
 
@@ -16,9 +18,11 @@ def summed(plan: Plan) -> Plan:
     """The plan in which convolutions add what is summed with them, where kernels for CPUs can. It
     computes the same.
     """
+    num_reads = Counter(read for step in plan.steps for read in step.reads)
+    num_reads.update(output.step for output in plan.outputs)
     inside = {}
     for number, step in enumerate(plan.steps):
-        term = _term(plan, step)
+        term = _term(plan, step, num_reads)
         if term is not None:
             inside[term] = number
     steps: list[Step] = []
@@ -34,27 +38,25 @@ def summed(plan: Plan) -> Plan:
     return replace(plan, steps=tuple(steps), outputs=outputs)
 
 
-def _term(plan: Plan, step: Step) -> int | None:
-    """The step of the convolution that can compute a sum, the last one if several can."""
+def _term(plan: Plan, step: Step, num_reads: Mapping[int, int]) -> int | None:
+    """The step of the convolution that can compute a sum, the last one if several can.
+
+    It is one whose value nothing but the sum reads, and whose kernels can: Winograd's cannot, so
+    that only 1×1 convolutions are taken.
+    """
     if not isinstance(step.workload, Add) or len(step.reads) != 2:
         return None
-    return max((read for read in step.reads if _adds(plan, read, step)), default=None)
+    maps = (*step.workload.inputs, step.workload.output)
+    if any(map_.format != "float32" for map_ in maps):
+        return None
+    alone = (read for read in step.reads if read != INPUT and num_reads[read] == 1)
+    return max((read for read in alone if _can_add(plan.steps[read].workload)), default=None)
 
 
-def _adds(plan: Plan, number: int, add: Step) -> bool:
-    """Whether a step is a convolution whose value nothing but the sum reads, and whose kernels can
-    compute it. Winograd's cannot, so that only 1×1 convolutions are taken.
-    """
-    if number == INPUT or number in {output.step for output in plan.outputs}:
-        return False
-    readers = [read for step in plan.steps for read in step.reads if read == number]
-    match plan.steps[number].workload:
-        case Conv(kernel=(1, 1), groups=1, act=None, pool=False, addend=None) as conv:
-            layouts = (*conv.inputs, conv.output, *add.workload.inputs, add.output)
-            in_float32 = all(
-                isinstance(layout, Map) and layout.format == "float32" for layout in layouts
-            )
-            return in_float32 and len(readers) == 1
+def _can_add(workload: Workload) -> bool:
+    match workload:
+        case Conv(kernel=(1, 1), groups=1, act=None, pool=False, addend=None, input=source):
+            return source.format == "float32"
         case _:
             return False
 

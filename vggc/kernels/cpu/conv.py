@@ -16,7 +16,7 @@ pieces of the `C/groups` floats of that group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
@@ -196,6 +196,10 @@ WindowRun: TypeAlias = tuple[Expr, Expr, Expr | int]
 """A run of input and weight that lie side by side: its index in the window, its row and column."""
 
 
+TileSums: TypeAlias = Mapping[tuple[int, ...], Buffer]
+"""The sums of a tile's channels in registers, by the image, row and column in the tile."""
+
+
 @contextmanager
 def runs(conv: Conv) -> Iterator[WindowRun]:
     """Loops over the runs of input and weight that lie side by side in a window: index in it, row,
@@ -329,6 +333,274 @@ def results(
 
 
 @dataclass(frozen=True)
+class DirectSizes:
+    """How the sums of a direct convolution are cut.
+
+    A sum of at most `2·PIECE` terms goes through the window in registers. Of a longer one each run
+    of the window is summed in pieces, which are added to totals in memory. A `piece` is cut into
+    `parts`, before each of which weights are asked for.
+    """
+
+    conv: Conv
+    machine: Machine
+    knobs: ConvKnobs
+
+    @property
+    def block(self) -> int:
+        """The channels of a block."""
+        return self.knobs.vectors * self.machine.lanes
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """The images, rows and columns of a tile."""
+        return self.knobs.images, self.knobs.rows, self.knobs.columns
+
+    @property
+    def group_blocks(self) -> int:
+        """The blocks of a group of channels."""
+        return ceil(self.conv.output.channels // self.conv.groups / self.block)
+
+    @property
+    def num_blocks(self) -> int:
+        """The blocks of all groups."""
+        return self.conv.groups * self.group_blocks
+
+    @property
+    def num_runs(self) -> int:
+        """The runs of a window."""
+        kh, kw = self.conv.kernel
+        return kh if has_row_runs(self.conv) else kh * kw
+
+    @property
+    def num_steps(self) -> int:
+        """The terms of a run."""
+        return prod(self.conv.weight_shape[1:]) // self.num_runs
+
+    @property
+    def num_weights(self) -> int:
+        """The weights of a block."""
+        return self.num_runs * self.num_steps * self.block
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a sum goes through the whole window in registers."""
+        return self.num_runs * self.num_steps <= 2 * PIECE
+
+    @property
+    def num_pieces(self) -> int:
+        """The pieces of a run."""
+        return 1 if self.is_short else ceil(self.num_steps / PIECE)
+
+    @property
+    def piece(self) -> int:
+        """The terms of a piece; the last one of a run may have fewer."""
+        return ceil(self.num_steps / self.num_pieces)
+
+    @property
+    def num_tiles(self) -> int:
+        """The tiles of a block."""
+        return count(self.conv, self.machine, self.knobs) // self.num_blocks
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the weights of the next block are asked for."""
+        return self.num_tiles <= MAX_TILES_AHEAD
+
+    @property
+    def is_together(self) -> bool:
+        """Whether a row of tiles is summed together, run by run, as all weights of a block would
+        fill a core's cache.
+        """
+        sums = ceil(self.conv.grid[1] / self.knobs.columns) * self.knobs.pixels * self.block
+        return (
+            self.num_runs > 1
+            and not self.is_short
+            and FLOAT * self.num_weights > self.machine.cache // 4
+            and FLOAT * sums < self.machine.cache // 8
+        )
+
+    @property
+    def part(self) -> int:
+        """The terms of a part of a piece."""
+        is_cut = self.num_steps % self.piece != 0
+        return part_of(self.piece) if self.is_ahead and not is_cut else self.piece
+
+    @property
+    def parts(self) -> int:
+        """The parts of a piece."""
+        return self.piece // self.part
+
+
+@dataclass(frozen=True)
+class DirectEmitter:
+    """Writes the body of a direct convolution.
+
+    `x` is the map by rows of floats, `weight` that of blocks by runs, `ahead` asks for weights.
+    """
+
+    sizes: DirectSizes
+    x: Buffer
+    weight: Buffer
+    ahead: WeightsAhead
+    bias: Buffer
+    addend: Buffer | None
+    y: Buffer
+
+    @classmethod
+    def of(cls, sizes: DirectSizes, buffers: Buffers) -> DirectEmitter:
+        """The emitter for a kernel's arguments."""
+        x, *addends, weight, bias, y = buffers.values()
+        batch, height, width, channels = sizes.conv.input.shape
+        runs = (sizes.num_blocks, sizes.num_runs, sizes.num_steps, sizes.block)
+        return cls(
+            sizes=sizes,
+            x=x.view("x_rows", batch, height, width * channels),
+            weight=weight.view("weight_runs", *runs),
+            y=y.view("y_map", *sizes.conv.output.shape),
+            ahead=WeightsAhead(
+                weight.view("weights", prod(runs)),
+                sizes.num_weights,
+                sizes.num_runs * sizes.num_pieces * sizes.parts * sizes.num_tiles,
+            ),
+            bias=bias,
+            addend=addends[0] if addends else None,
+        )
+
+    @property
+    def conv(self) -> Conv:
+        """What is computed."""
+        return self.sizes.conv
+
+    def emit(self) -> None:
+        """The whole body."""
+        sizes = self.sizes
+        clear_halo(self.y, self.conv.output)
+        with each_row(self.conv, sizes.knobs, sizes.num_blocks) as row:
+            shape = (row.num_tiles if sizes.is_together else 1, *sizes.pixels, sizes.block)
+            totals = scratch("totals", *shape)
+            # One buffer for each pixel, which LLVM keeps in registers whatever else a step does.
+            pixels = product(*map(range, self.sizes.pixels))
+            sums = {pixel: registers("sums", self.sizes.block) for pixel in pixels}
+            if self.sizes.is_together:
+                self.sum_together(row, sums, totals)
+            else:
+                self.sum_one_by_one(row, sums, totals)
+
+    def sum_together(self, row: RowOfTiles, sums: TileSums, totals: Buffer) -> None:
+        """All tiles of a row, run by run."""
+        with serial("column", row.num_tiles) as column:
+            self.keep(sums, totals, column, lambda _, __: T.float32(0))
+        with (
+            runs(self.conv) as run,
+            serial("index", self.sizes.num_pieces) as index,
+            serial("column", row.num_tiles) as column,
+        ):
+            self.add_piece(row.tile(column), sums, totals, column, run, index)
+        with serial("column", row.num_tiles) as column:
+            self.finish(row.tile(column), totals, column)
+
+    def sum_one_by_one(self, row: RowOfTiles, sums: TileSums, totals: Buffer) -> None:
+        """The tiles of a row, each to its end."""
+        with serial("column", row.num_tiles) as column:
+            tile = row.tile(column)
+            if self.sizes.is_short:
+                self.clear(sums)
+                with runs(self.conv) as run:
+                    self.accumulate(tile, sums, run, 0, self.sizes.piece)
+                self.keep(sums, totals, 0, lambda _, total: total)
+            else:
+                self.keep(sums, totals, 0, lambda _, __: T.float32(0))
+                with runs(self.conv) as run, serial("index", self.sizes.num_pieces) as index:
+                    self.add_piece(tile, sums, totals, 0, run, index)
+            self.finish(tile, totals, 0)
+
+    def clear(self, sums: TileSums) -> None:
+        """Sums of zero."""
+        for held in sums.values():
+            for at in elements((), self.sizes.block, self.sizes.machine.lanes):
+                held[at] = 0
+
+    def accumulate(
+        self,
+        tile: ConvTile,
+        sums: TileSums,
+        run: WindowRun,
+        index: Expr | int,
+        steps: Expr | int,
+    ) -> None:
+        """Adds the products of a piece of a run to the sums of a tile."""
+        conv, source, sizes = self.conv, self.conv.input, self.sizes
+        (stride_y, stride_x), (down, right) = conv.stride, conv.dilation
+        top, left = (source.halo - padding for padding in conv.padding)
+        channels = source.shape[-1]
+        number, dy, dx = run
+        n0, y0, x0 = tile.origin
+        first_channel = tile.block // sizes.group_blocks * (source.channels // conv.groups)
+        before = ((tile.number * sizes.num_runs + number) * sizes.num_pieces + index) * sizes.parts
+        with serial("part", sizes.parts) as part:
+            if sizes.is_ahead:
+                self.ahead.fetch(tile.block, before + part)
+            with serial("t", steps if sizes.parts == 1 else sizes.part) as t:
+                step = index * sizes.piece + part * sizes.part + t
+                for (n, i, j), held in sums.items():
+                    row = (y0 + i) * stride_y + dy * down + top
+                    column = (x0 + j) * stride_x + left + dx * right
+                    factor = self.x[n0 + n, row, column * channels + first_channel + step]
+                    for (c,) in elements((), sizes.block, sizes.machine.lanes):
+                        held[c] += factor * self.weight[tile.block, number, step, c]
+
+    def keep(
+        self,
+        sums: TileSums,
+        totals: Buffer,
+        place: Expr | int,
+        value: Callable[[tuple[Expr | int, ...], Expr], Expr],
+    ) -> None:
+        """Writes the totals at a place: a value of where each lies and of the sum for it."""
+        for pixel, held in sums.items():
+            for (c,) in elements((), self.sizes.block, self.sizes.machine.lanes):
+                totals[place, *pixel, c] = value((place, *pixel, c), held[c])
+
+    def add_piece(
+        self,
+        tile: ConvTile,
+        sums: TileSums,
+        totals: Buffer,
+        place: Expr | int,
+        run: WindowRun,
+        index: Expr,
+    ) -> None:
+        """Adds a piece of a run to the totals of a tile."""
+        sizes = self.sizes
+        steps = T.min(sizes.piece, sizes.num_steps - index * sizes.piece)
+        is_cut = sizes.num_steps % sizes.piece != 0
+        self.clear(sums)
+        self.accumulate(tile, sums, run, index, steps if is_cut else sizes.piece)
+        self.keep(sums, totals, place, lambda at, total: totals[at] + total)
+
+    def finish(self, tile: ConvTile, totals: Buffer, place: Expr | int) -> None:
+        """Writes what a tile gives of the totals at a place."""
+        conv, out, sizes = self.conv, self.conv.output, self.sizes
+        group, block = tile.block // sizes.group_blocks, tile.block % sizes.group_blocks
+        width = out.channels // conv.groups
+        for num_channels in in_block(block, sizes.block, width):
+            for total, c, pixel in results(
+                conv,
+                sizes.knobs,
+                tile.origin,
+                totals,
+                num_channels,
+                sizes.machine.lanes,
+                place,
+            ):
+                channel = group * width + block * sizes.block + c
+                value = total + self.bias[channel]
+                if self.addend is not None and conv.addend is not None:
+                    value = value + self.addend[inside(conv.addend, *pixel, channel)]
+                self.y[inside(out, *pixel, channel)] = activate(conv.act, value)
+
+
+@dataclass(frozen=True)
 class Direct(CpuAlgorithm[Conv, ConvKnobs]):
     """A tile of pixels by channels stays in vector registers for the whole reduction."""
 
@@ -354,130 +626,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
         return macs(self.workload, self.machine, knobs)
 
     def emit(self, knobs: ConvKnobs, buffers: Buffers) -> None:
-        conv, machine = self.workload, self.machine
-        x, *addends, weight, bias, y = buffers.values()
-        source, out = conv.input, conv.output
-        (kh, kw), (stride_y, stride_x), (down, right) = conv.kernel, conv.stride, conv.dilation
-        top, left = (source.halo - padding for padding in conv.padding)
-        block = knobs.vectors * machine.lanes
-        group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
-        group_blocks = ceil(group_out / block)
-        num_blocks = conv.groups * group_blocks
-        pixels = (knobs.images, knobs.rows, knobs.columns)
-
-        batch, height, width, channels = source.shape
-        num_runs, num_steps = (kh, kw * channels) if has_row_runs(conv) else (kh * kw, group_in)
-        x_rows = x.view("x_rows", batch, height, width * channels)
-        weight_runs = weight.view("weight_runs", num_blocks, num_runs, num_steps, block)
-        y_map = y.view("y_map", *out.shape)
-
-        num_weights = num_runs * num_steps * block
-        is_short = num_runs * num_steps <= 2 * PIECE
-        num_pieces = 1 if is_short else ceil(num_steps / PIECE)
-        piece = ceil(num_steps / num_pieces)
-        num_tiles = count(conv, machine, knobs) // num_blocks
-        is_ahead = num_tiles <= MAX_TILES_AHEAD
-        row_of_sums = ceil(conv.grid[1] / knobs.columns) * knobs.pixels * block
-        is_together = (
-            num_runs > 1
-            and not is_short
-            and FLOAT * num_weights > machine.cache // 4
-            and FLOAT * row_of_sums < machine.cache // 8
-        )
-        part_steps = part_of(piece) if is_ahead and num_steps % piece == 0 else piece
-        parts = piece // part_steps
-        num_parts = num_runs * num_pieces * parts
-        ahead = WeightsAhead(
-            weight.view("weights", num_blocks * num_weights),
-            num_weights,
-            num_parts * num_tiles,
-        )
-
-        clear_halo(y, out)
-        with each_row(conv, knobs, num_blocks) as row:
-            k = row.block
-            group, group_block = k // group_blocks, k % group_blocks
-            first_channel = group * group_out + group_block * block
-            num_held = row.num_tiles if is_together else 1
-            totals = scratch("totals", num_held, *pixels, block)
-            # One buffer for each pixel, which LLVM keeps in registers whatever else a step does.
-            sums = {pixel: registers("sums", block) for pixel in product(*map(range, pixels))}
-
-            def clear() -> None:
-                for held in sums.values():
-                    for at in elements((), block, machine.lanes):
-                        held[at] = 0
-
-            def accumulate(
-                tile: ConvTile,
-                run: WindowRun,
-                index: Expr | int,
-                steps: Expr | int,
-            ) -> None:
-                number, dy, dx = run
-                n0, y0, x0 = tile.origin
-                before = ((tile.number * num_runs + number) * num_pieces + index) * parts
-                with serial("part", parts) as part:
-                    if is_ahead:
-                        ahead.fetch(k, before + part)
-                    with serial("t", steps if parts == 1 else part_steps) as t:
-                        step = index * piece + part * part_steps + t
-                        for (n, i, j), held in sums.items():
-                            line = (y0 + i) * stride_y + dy * down + top
-                            column = (x0 + j) * stride_x + left + dx * right
-                            first = column * channels + group * group_in
-                            factor = x_rows[n0 + n, line, first + step]
-                            for (c,) in elements((), block, machine.lanes):
-                                held[c] += factor * weight_runs[k, number, step, c]
-
-            def store(
-                place: Expr | int, value: Callable[[tuple[Expr | int, ...], Expr], Expr]
-            ) -> None:
-                for at, held in sums.items():
-                    for (c,) in elements((), block, machine.lanes):
-                        totals[place, *at, c] = value((place, *at, c), held[c])
-
-            def add_run(tile: ConvTile, place: Expr | int, run: WindowRun, index: Expr) -> None:
-                clear()
-                left_steps = T.min(piece, num_steps - index * piece)
-                accumulate(tile, run, index, left_steps if num_steps % piece else piece)
-                store(place, lambda at, total: totals[at] + total)
-
-            def finish(tile: ConvTile, place: Expr | int) -> None:
-                for num_channels in in_block(group_block, block, group_out):
-                    for total, c, pixel in results(
-                        conv, knobs, tile.origin, totals, num_channels, machine.lanes, place
-                    ):
-                        channel = first_channel + c
-                        value = total + bias[channel]
-                        if conv.addend is not None:
-                            value = value + addends[0][inside(conv.addend, *pixel, channel)]
-                        y_map[inside(out, *pixel, channel)] = activate(conv.act, value)
-
-            if is_together:
-                with serial("column", row.num_tiles) as column:
-                    store(column, lambda _, __: T.float32(0))
-                with (
-                    runs(conv) as run,
-                    serial("index", num_pieces) as index,
-                    serial("column", row.num_tiles) as column,
-                ):
-                    add_run(row.tile(column), column, run, index)
-                with serial("column", row.num_tiles) as column:
-                    finish(row.tile(column), column)
-            else:
-                with serial("column", row.num_tiles) as column:
-                    tile = row.tile(column)
-                    if is_short:
-                        clear()
-                        with runs(conv) as run:
-                            accumulate(tile, run, 0, piece)
-                        store(0, lambda _, total: total)
-                    else:
-                        store(0, lambda _, __: T.float32(0))
-                        with runs(conv) as run, serial("index", num_pieces) as index:
-                            add_run(tile, 0, run, index)
-                    finish(tile, 0)
+        DirectEmitter.of(DirectSizes(self.workload, self.machine, knobs), buffers).emit()
 
 
 class Grouped(Direct):
