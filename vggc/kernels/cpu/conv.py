@@ -295,7 +295,7 @@ def each_row(conv: Conv, knobs: ConvKnobs, num_blocks: int) -> Iterator[RowOfTil
         n0 = tile_origin(task // num_rows % num_images, knobs.images, conv.output.batch)
         y0 = tile_origin(task % num_rows, knobs.rows, height)
         block, row = task // (num_images * num_rows), task % (num_images * num_rows)
-        yield RowOfTiles(conv, knobs, block, row, n0, y0)
+        yield RowOfTiles(conv=conv, knobs=knobs, block=block, number=row, image=n0, top=y0)
 
 
 @contextmanager
