@@ -19,7 +19,7 @@ import tvm
 from numpy.typing import NDArray
 
 from tests.support import low_precision_kernels as few
-from tests.support.cpu_kernels import HOST, conv
+from tests.support.cpu_kernels import CONVS, HOST, conv
 from tests.support.low_precision_kernels import LACKS, filled
 from tests.support.workload_reference import (
     ELEMENTWISE,
@@ -29,10 +29,12 @@ from tests.support.workload_reference import (
     STOCHASTIC_POOLS,
     group_norm,
     layer_norm,
+    pool,
 )
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import ALGORITHMS, Machine, algorithms
 from vggc.kernels.workloads import (
+    AvgPool,
     Conv,
     Convert,
     Dense,
@@ -70,10 +72,13 @@ WORKLOADS: dict[str, Workload] = {
     "conv": conv((1, 5, 7, 6), 20, halos=(1, 1)),
     "conv of five taps": conv((1, 6, 7, 6), 20, kernel=5, halos=(2, 1)),
     "conv in pieces": conv((1, 1, 3, 1100), 17, kernel=1, act=None),
+    "conv and an addend": CONVS["1×1 kernel and an addend"],
+    "conv of weights that fill a cache": CONVS["weights that fill a cache"],
     "grouped": GROUPED["two groups"],
     "depthwise": GROUPED["depthwise of few channels"],
     "dense": Dense(1, 1103, 70, RELU),
-    "mean by windows": POOLS["mean 3×3, stride 2, padded"],
+    "mean by windows beyond the map": POOLS["mean 3×3, stride 2, padded"],
+    "mean by windows": pool(AvgPool, (1, 5, 6, 20), (2, 2), (2, 2)),
     "mean of the whole map": POOLS["mean of the whole map"],
     "weighted mean by windows": STOCHASTIC_POOLS["weighted 2×2"],
     "places of groups": PLACES["places of groups"],
