@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 
 import numpy as np
@@ -43,9 +44,10 @@ def pieces(plan: Plan) -> tuple[int, ...]:
     concatenation that grows.
     """
     found: list[int] = []
+    numbers = count()
     for step in plan.steps:
         grows = isinstance(step.workload, Concat) and step.workload.grows
-        found.append(found[step.reads[0]] if grows else max(found, default=-1) + 1)
+        found.append(found[step.reads[0]] if grows else next(numbers))
     return tuple(found)
 
 

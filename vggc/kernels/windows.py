@@ -45,11 +45,6 @@ class WindowAxis:
             at = T.max(at, 0)
         return T.min(at, self.extent - 1) if self._last_end > self.extent else at
 
-    def holds(self, position: Expr, offset: Expr | int) -> Expr:
-        """Whether element `offset` of window `position` is on the axis."""
-        at = self.start(position) + offset
-        return T.And(at >= 0, at < self.extent)
-
     def span(self, position: Expr) -> tuple[Expr, Expr | int]:
         """The part of window `position` that is on the axis: its first element and their number."""
         start = self.start(position)

@@ -21,7 +21,7 @@ from tvm.tirx.script import builder as T
 from vggc.compiler.targets import tvm_target
 from vggc.kernels.builder import Argument, Buffer, function, parallel, serial, unrolled
 from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, dot_bfloat16, dot_uint8_int8
-from vggc.kernels.cpu.loops import registers, scratch
+from vggc.kernels.cpu.loops import scratch
 from vggc.kernels.cpu.machine import Machine
 from vggc.runtime.artifact import Target
 from vggc.runtime.huge_pages import large_pages
@@ -57,24 +57,21 @@ class Peak:
 def arithmetic(target: Target, threads: int, precision: ArtifactPrecision) -> Peak:
     """A kernel that counts FLOPs: multiply-adds that stay in registers, two a multiply-add."""
     machine = Machine.of(tvm_target(target))
-    lanes, count = machine.lanes, machine.registers * 3 // 4
-    size, every = lanes * count, T.Ramp(0, 1, lanes)
+    lanes, size = machine.lanes, machine.lanes * machine.registers * 3 // 4
     factor, sums = FORMATS[precision], "int32" if precision == "int8" else "float32"
 
     def body(x: Buffer, y: Buffer) -> None:
         bf16 = precision == "bfloat16"
         imported = T.attr(0, "pragma_import_llvm", DOT_BFLOAT16) if bf16 else nullcontext()
         with imported, parallel("thread", threads) as thread:
-            # One buffer for each vector: of a larger one each step would store to memory.
-            held = [registers("held", lanes, sums) for _ in range(count)]
-            for vector in held:
-                vector[every] = T.Broadcast(T.Cast(sums, T.int32(0)), lanes)
-            with serial("step", STEPS):
-                for vector in held:
-                    factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
-                    vector[every] = _multiply_add(precision, vector[every], *factors)
-            for number, vector in enumerate(held):
-                y[thread, T.Ramp(number * lanes, 1, lanes)] = vector[every]
+            held = scratch("held", size, dtype=sums)
+            with _vectors(size, lanes) as i:
+                held[i] = T.Broadcast(T.Cast(sums, T.int32(0)), lanes)
+            with serial("step", STEPS), _vectors(size, lanes) as i:
+                factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
+                held[i] = _multiply_add(precision, held[i], *factors)
+            with _vectors(size, lanes) as i:
+                y[thread, i] = held[i]
 
     word = "float32" if precision == "float32" else "int32"
     arguments = (Argument("x", (2 * lanes,), word), Argument("y", (threads, size), sums))

@@ -7,6 +7,8 @@ each writes its new channels behind the others, in the same memory.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vggc.kernels.workloads import Concat, Conv, Map
@@ -19,10 +21,20 @@ def grown(plan: Plan) -> Plan:
     """
     rooms: dict[int, int] = {}
     growing: set[int] = set()
+    given = {output.step for output in plan.outputs}
+    readers: defaultdict[int, list[Step]] = defaultdict(list)
+    for step in plan.steps:
+        for read in step.reads:
+            readers[read].append(step)
     for number in reversed(range(len(plan.steps))):
         step = plan.steps[number]
         first = step.reads[0]
-        if isinstance(step.workload, Concat) and first not in rooms and _grows(plan, step):
+        is_free = first != INPUT and first not in given and first not in rooms
+        if (
+            is_free
+            and isinstance(step.workload, Concat)
+            and _grows(step, plan.steps[first], readers[first])
+        ):
             rooms[first] = rooms.get(number, step.workload.output.channels)
             growing.add(number)
 
@@ -49,20 +61,19 @@ def grown(plan: Plan) -> Plan:
     return replace(plan, steps=tuple(steps))
 
 
-def _grows(plan: Plan, concat: Step) -> bool:
-    """Whether what a concatenation reads first can lie where the concatenation begins."""
-    first, *others = concat.reads
-    if first == INPUT or first in others or first in {output.step for output in plan.outputs}:
-        return False
-    layouts = plan.steps[first].output, concat.output
-    readers = (step for step in plan.steps if first in step.reads)
+def _grows(concat: Step, first: Step, readers: Sequence[Step]) -> bool:
+    """Whether the value of the step that a concatenation reads first, as these readers do, can lie
+    where the concatenation begins.
+    """
+    layouts = first.output, concat.output
     return (
-        isinstance(plan.steps[first].workload, Concat)
+        isinstance(first.workload, Concat)
+        and concat.reads.count(concat.reads[0]) == 1
         and all(
             isinstance(layout, Map) and layout.format == "float32" and layout.halo == 0
             for layout in layouts
         )
-        and all(_reads_with_room(step) for step in readers)
+        and all(map(_reads_with_room, readers))
     )
 
 

@@ -608,10 +608,10 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
         """Convolutions of square kernels, 3×3 or with the smaller tiles 5×5, with stride 1 and no
         dilation, of maps that a smaller tile does not cover.
         """
-        is_plain = workload.input.format == workload.output.format == "float32"
+        in_float32 = workload.input.format == workload.output.format == "float32"
         larger = cls.m == min(POINTS) or cls.m < max(workload.grid)
-        is_plain = is_plain and workload.addend is None
-        return is_plain and larger and any(has_tiles(workload, taps) for taps in cls.taps())
+        is_kind = any(has_tiles(workload, taps) for taps in cls.taps())
+        return in_float32 and workload.addend is None and larger and is_kind
 
     @classmethod
     def taps(cls) -> tuple[int, ...]:
